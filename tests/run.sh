@@ -37,7 +37,7 @@ stage_asan() { build_and_test asan; }
 stage_tsan() { build_and_test tsan; }
 
 stage_format() {
-  git ls-files -z -- '*.h' '*.cc' '*.c' | xargs -0 clang-format --dry-run --Werror
+  git ls-files -z -- '*.h' '*.cc' '*.c' '*.inc' | xargs -0 clang-format --dry-run --Werror
 }
 
 # Needs the compile commands and the generated code of the clang build.

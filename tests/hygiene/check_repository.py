@@ -23,7 +23,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
 # Absolute paths that exist on somebody's machine only.
 PRIVATE_PATH = re.compile(r"(?<![\w.$}/-])/(work|root|home|Users)/[\w.-]+")
 
-SOURCE = re.compile(r"\.(h|cc|c|cpp|hpp)$")
+SOURCE = re.compile(r"\.(h|cc|c|inc)$")
 
 
 def offences_in(path, text):
