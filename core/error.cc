@@ -128,65 +128,124 @@ ErrorDetail Decode(std::string_view bytes) {
 
 std::string_view ReasonName(Reason reason) {
   switch (reason) {
-    case Reason::kUnspecified: return "UNSPECIFIED";
-    case Reason::kInvalidName: return "INVALID_NAME";
-    case Reason::kInvalidLabel: return "INVALID_LABEL";
-    case Reason::kUnaligned: return "UNALIGNED";
-    case Reason::kEmptyRange: return "EMPTY_RANGE";
-    case Reason::kRangeWraps: return "RANGE_WRAPS";
-    case Reason::kInvalidAccess: return "INVALID_ACCESS";
-    case Reason::kInvalidQueueSize: return "INVALID_QUEUE_SIZE";
-    case Reason::kTooManyOps: return "TOO_MANY_OPS";
-    case Reason::kMissingField: return "MISSING_FIELD";
-    case Reason::kInvalidPageToken: return "INVALID_PAGE_TOKEN";
-    case Reason::kRequestIdReused: return "REQUEST_ID_REUSED";
-    case Reason::kInvalidValue: return "INVALID_VALUE";
-    case Reason::kSpaceNotFound: return "SPACE_NOT_FOUND";
-    case Reason::kDeviceNotFound: return "DEVICE_NOT_FOUND";
-    case Reason::kMappingNotFound: return "MAPPING_NOT_FOUND";
-    case Reason::kMemoryNotFound: return "MEMORY_NOT_FOUND";
-    case Reason::kSvqNotFound: return "SVQ_NOT_FOUND";
-    case Reason::kHandleNotFound: return "HANDLE_NOT_FOUND";
-    case Reason::kNameTaken: return "NAME_TAKEN";
-    case Reason::kIovaOverlap: return "IOVA_OVERLAP";
-    case Reason::kGpaOverlap: return "GPA_OVERLAP";
-    case Reason::kHostHvaOverlap: return "HOST_HVA_OVERLAP";
-    case Reason::kMappingExists: return "MAPPING_EXISTS";
-    case Reason::kOutsideIovaRange: return "OUTSIDE_IOVA_RANGE";
-    case Reason::kReservedOverlap: return "RESERVED_OVERLAP";
-    case Reason::kRevisionCompacted: return "REVISION_COMPACTED";
-    case Reason::kIovaExhausted: return "IOVA_EXHAUSTED";
-    case Reason::kMappingLimit: return "MAPPING_LIMIT";
-    case Reason::kSpaceLimit: return "SPACE_LIMIT";
-    case Reason::kMemlockLimit: return "MEMLOCK_LIMIT";
-    case Reason::kEntryBudget: return "ENTRY_BUDGET";
-    case Reason::kStoreFull: return "STORE_FULL";
-    case Reason::kOverloaded: return "OVERLOADED";
-    case Reason::kWatcherTooSlow: return "WATCHER_TOO_SLOW";
-    case Reason::kWouldSplit: return "WOULD_SPLIT";
-    case Reason::kMemoryNotRegistered: return "MEMORY_NOT_REGISTERED";
-    case Reason::kMemoryUnsuitable: return "MEMORY_UNSUITABLE";
-    case Reason::kUnboundMemory: return "UNBOUND_MEMORY";
-    case Reason::kSpaceNotEmpty: return "SPACE_NOT_EMPTY";
-    case Reason::kInUse: return "IN_USE";
-    case Reason::kDeviceBusy: return "DEVICE_BUSY";
-    case Reason::kDeviceRangeConflict: return "DEVICE_RANGE_CONFLICT";
-    case Reason::kNoDeviceCapability: return "NO_DEVICE_CAPABILITY";
-    case Reason::kSpaceFrozen: return "SPACE_FROZEN";
-    case Reason::kAttachmentFailed: return "ATTACHMENT_FAILED";
-    case Reason::kRevisionMismatch: return "REVISION_MISMATCH";
-    case Reason::kRequestInFlight: return "REQUEST_IN_FLIGHT";
-    case Reason::kSnapshotExpired: return "SNAPSHOT_EXPIRED";
-    case Reason::kRelayDisconnected: return "RELAY_DISCONNECTED";
-    case Reason::kAckTimeout: return "ACK_TIMEOUT";
-    case Reason::kDraining: return "DRAINING";
-    case Reason::kNotOwner: return "NOT_OWNER";
-    case Reason::kRoleRequired: return "ROLE_REQUIRED";
-    case Reason::kPathNotAllowed: return "PATH_NOT_ALLOWED";
-    case Reason::kNoIdentity: return "NO_IDENTITY";
-    case Reason::kDeviceError: return "DEVICE_ERROR";
-    case Reason::kStoreCorrupt: return "STORE_CORRUPT";
-    case Reason::kExportCorrupt: return "EXPORT_CORRUPT";
+    case Reason::kUnspecified:
+      return "UNSPECIFIED";
+    case Reason::kInvalidName:
+      return "INVALID_NAME";
+    case Reason::kInvalidLabel:
+      return "INVALID_LABEL";
+    case Reason::kUnaligned:
+      return "UNALIGNED";
+    case Reason::kEmptyRange:
+      return "EMPTY_RANGE";
+    case Reason::kRangeWraps:
+      return "RANGE_WRAPS";
+    case Reason::kInvalidAccess:
+      return "INVALID_ACCESS";
+    case Reason::kInvalidQueueSize:
+      return "INVALID_QUEUE_SIZE";
+    case Reason::kTooManyOps:
+      return "TOO_MANY_OPS";
+    case Reason::kMissingField:
+      return "MISSING_FIELD";
+    case Reason::kInvalidPageToken:
+      return "INVALID_PAGE_TOKEN";
+    case Reason::kRequestIdReused:
+      return "REQUEST_ID_REUSED";
+    case Reason::kInvalidValue:
+      return "INVALID_VALUE";
+    case Reason::kSpaceNotFound:
+      return "SPACE_NOT_FOUND";
+    case Reason::kDeviceNotFound:
+      return "DEVICE_NOT_FOUND";
+    case Reason::kMappingNotFound:
+      return "MAPPING_NOT_FOUND";
+    case Reason::kMemoryNotFound:
+      return "MEMORY_NOT_FOUND";
+    case Reason::kSvqNotFound:
+      return "SVQ_NOT_FOUND";
+    case Reason::kHandleNotFound:
+      return "HANDLE_NOT_FOUND";
+    case Reason::kNameTaken:
+      return "NAME_TAKEN";
+    case Reason::kIovaOverlap:
+      return "IOVA_OVERLAP";
+    case Reason::kGpaOverlap:
+      return "GPA_OVERLAP";
+    case Reason::kHostHvaOverlap:
+      return "HOST_HVA_OVERLAP";
+    case Reason::kMappingExists:
+      return "MAPPING_EXISTS";
+    case Reason::kOutsideIovaRange:
+      return "OUTSIDE_IOVA_RANGE";
+    case Reason::kReservedOverlap:
+      return "RESERVED_OVERLAP";
+    case Reason::kRevisionCompacted:
+      return "REVISION_COMPACTED";
+    case Reason::kIovaExhausted:
+      return "IOVA_EXHAUSTED";
+    case Reason::kMappingLimit:
+      return "MAPPING_LIMIT";
+    case Reason::kSpaceLimit:
+      return "SPACE_LIMIT";
+    case Reason::kMemlockLimit:
+      return "MEMLOCK_LIMIT";
+    case Reason::kEntryBudget:
+      return "ENTRY_BUDGET";
+    case Reason::kStoreFull:
+      return "STORE_FULL";
+    case Reason::kOverloaded:
+      return "OVERLOADED";
+    case Reason::kWatcherTooSlow:
+      return "WATCHER_TOO_SLOW";
+    case Reason::kWouldSplit:
+      return "WOULD_SPLIT";
+    case Reason::kMemoryNotRegistered:
+      return "MEMORY_NOT_REGISTERED";
+    case Reason::kMemoryUnsuitable:
+      return "MEMORY_UNSUITABLE";
+    case Reason::kUnboundMemory:
+      return "UNBOUND_MEMORY";
+    case Reason::kSpaceNotEmpty:
+      return "SPACE_NOT_EMPTY";
+    case Reason::kInUse:
+      return "IN_USE";
+    case Reason::kDeviceBusy:
+      return "DEVICE_BUSY";
+    case Reason::kDeviceRangeConflict:
+      return "DEVICE_RANGE_CONFLICT";
+    case Reason::kNoDeviceCapability:
+      return "NO_DEVICE_CAPABILITY";
+    case Reason::kSpaceFrozen:
+      return "SPACE_FROZEN";
+    case Reason::kAttachmentFailed:
+      return "ATTACHMENT_FAILED";
+    case Reason::kRevisionMismatch:
+      return "REVISION_MISMATCH";
+    case Reason::kRequestInFlight:
+      return "REQUEST_IN_FLIGHT";
+    case Reason::kSnapshotExpired:
+      return "SNAPSHOT_EXPIRED";
+    case Reason::kRelayDisconnected:
+      return "RELAY_DISCONNECTED";
+    case Reason::kAckTimeout:
+      return "ACK_TIMEOUT";
+    case Reason::kDraining:
+      return "DRAINING";
+    case Reason::kNotOwner:
+      return "NOT_OWNER";
+    case Reason::kRoleRequired:
+      return "ROLE_REQUIRED";
+    case Reason::kPathNotAllowed:
+      return "PATH_NOT_ALLOWED";
+    case Reason::kNoIdentity:
+      return "NO_IDENTITY";
+    case Reason::kDeviceError:
+      return "DEVICE_ERROR";
+    case Reason::kStoreCorrupt:
+      return "STORE_CORRUPT";
+    case Reason::kExportCorrupt:
+      return "EXPORT_CORRUPT";
   }
   return "UNSPECIFIED";
 }
@@ -194,17 +253,28 @@ std::string_view ReasonName(Reason reason) {
 absl::StatusCode CodeOf(Reason reason) {
   if (reason == Reason::kNoIdentity) return absl::StatusCode::kUnauthenticated;
   switch (static_cast<int32_t>(reason) / 100) {
-    case 1: return absl::StatusCode::kInvalidArgument;
-    case 2: return absl::StatusCode::kNotFound;
-    case 3: return absl::StatusCode::kAlreadyExists;
-    case 4: return absl::StatusCode::kOutOfRange;
-    case 5: return absl::StatusCode::kResourceExhausted;
-    case 6: return absl::StatusCode::kFailedPrecondition;
-    case 7: return absl::StatusCode::kAborted;
-    case 8: return absl::StatusCode::kUnavailable;
-    case 9: return absl::StatusCode::kPermissionDenied;
-    case 11: return absl::StatusCode::kDataLoss;
-    default: return absl::StatusCode::kInternal;
+    case 1:
+      return absl::StatusCode::kInvalidArgument;
+    case 2:
+      return absl::StatusCode::kNotFound;
+    case 3:
+      return absl::StatusCode::kAlreadyExists;
+    case 4:
+      return absl::StatusCode::kOutOfRange;
+    case 5:
+      return absl::StatusCode::kResourceExhausted;
+    case 6:
+      return absl::StatusCode::kFailedPrecondition;
+    case 7:
+      return absl::StatusCode::kAborted;
+    case 8:
+      return absl::StatusCode::kUnavailable;
+    case 9:
+      return absl::StatusCode::kPermissionDenied;
+    case 11:
+      return absl::StatusCode::kDataLoss;
+    default:
+      return absl::StatusCode::kInternal;
   }
 }
 

@@ -128,15 +128,15 @@ inline constexpr size_t kMaxConflicts = 16;
 
 struct ErrorDetail {
   Reason reason = Reason::kUnspecified;
-  std::vector<Mapping> conflicts;
-  std::vector<AddressRange> ranges;
+  std::vector<Mapping> conflicts = {};
+  std::vector<AddressRange> ranges = {};
   int32_t os_errno = 0;
-  std::string device;
+  std::string device = {};
   uint32_t op_index = 0;
   uint64_t limit = 0;
   uint64_t needed = 0;
-  Revision current_revision;
-  Revision compact_revision;
+  Revision current_revision = {};
+  Revision compact_revision = {};
 };
 
 // `message` names the space, the range in hex, and what to do.

@@ -39,9 +39,9 @@ enum class MappingKind : uint8_t {
 // What only some mappings carry. Shared by copies of a mapping and by the
 // remainders of a split.
 struct MappingNote {
-  std::string label;
-  SvqId svq;
-  MemoryId memory;
+  std::string label = {};
+  SvqId svq = {};
+  MemoryId memory = {};
 
   friend bool operator==(const MappingNote&, const MappingNote&) = default;
 };

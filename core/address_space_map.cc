@@ -1,0 +1,269 @@
+// Planning what maps: the checks in their order, and the place.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/address_space.h"
+#include "core/format.h"
+#include "core/name.h"
+
+namespace iovad {
+namespace {
+
+// Whether `m` is what `spec` asks for. Labels do not count.
+bool IsIdentical(const Mapping& m, const MapSpec& spec) {
+  return m.is_guest() == spec.gpa.has_value() &&
+         (!spec.gpa.has_value() || m.gpa().first() == *spec.gpa) && m.hva().first() == spec.hva &&
+         m.size() == spec.size && m.access() == spec.access &&
+         (!spec.iova.has_value() || m.iova().first() == *spec.iova);
+}
+
+// The ranges that a well-formed request asks for.
+GpaRange GpasOf(const MapSpec& spec) {
+  return GpaRange(*spec.gpa, Gpa(spec.gpa->value() + (spec.size - 1)));
+}
+HvaRange HvasOf(const MapSpec& spec) {
+  return HvaRange(spec.hva, Hva(spec.hva.value() + (spec.size - 1)));
+}
+
+}  // namespace
+
+AddressSpace::StepScope::StepScope(AddressSpace& space)
+    : space_(space),
+      step_{space.PlannedRevision(), space.journal_.size(), space.svq_journal_.size(),
+            space.next_mapping_id_, space.next_svq_id_} {}
+
+AddressSpace::StepScope::~StepScope() {
+  if (!finished_) space_.RollBack(step_);
+}
+
+absl::Status AddressSpace::CheckShape(const Operation& operation) const {
+  const MapSpec* map = std::get_if<MapSpec>(&operation);
+  // An unmap's ranges are well-formed by their type.
+  return map == nullptr ? absl::OkStatus() : CheckMapShape(*map);
+}
+
+absl::Status AddressSpace::CheckMapShape(const MapSpec& spec) const {
+  if (spec.size == 0) {
+    return MakeError({.reason = Reason::kEmptyRange},
+                     absl::StrCat(Prefix(), "size is 0; a mapping holds at least one page of ",
+                                  Hex(options_.page_size)));
+  }
+  struct Part {
+    const char* name;
+    std::optional<uint64_t> first;
+  };
+  const Part parts[] = {
+      {"gpa", spec.gpa ? std::optional(spec.gpa->value()) : std::nullopt},
+      {"hva", spec.hva.value()},
+      {"iova", spec.iova ? std::optional(spec.iova->value()) : std::nullopt},
+  };
+  for (const Part& part : parts) {
+    if (!part.first.has_value()) continue;
+    if (spec.size - 1 > kMaxAddress - *part.first) {
+      return MakeError({.reason = Reason::kRangeWraps},
+                       absl::StrCat(Prefix(), part.name, " ", Hex(*part.first), " plus size ",
+                                    Hex(spec.size), " goes beyond 2^64 - 1"));
+    }
+  }
+  const uint64_t mask = options_.page_size - 1;
+  const auto unaligned = [&](const char* name, uint64_t value) {
+    return MakeError(
+        {.reason = Reason::kUnaligned},
+        absl::StrCat(Prefix(), name, " ", Hex(value),
+                     " is not a multiple of the space's page size ", Hex(options_.page_size)));
+  };
+  for (const Part& part : parts) {
+    if (part.first.has_value() && (*part.first & mask) != 0) {
+      return unaligned(part.name, *part.first);
+    }
+  }
+  if ((spec.size & mask) != 0) return unaligned("size", spec.size);
+  if (!spec.label.empty() && !IsValidLabel(spec.label)) {
+    return MakeError({.reason = Reason::kInvalidLabel},
+                     absl::StrCat(Prefix(),
+                                  "a label has at most 64 characters of UTF-8 and no "
+                                  "control characters"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Planned<std::vector<OperationResult>>> AddressSpace::Update(
+    absl::Span<const Operation> operations) {
+  const auto at = [&](absl::Status status, size_t i) {
+    return operations.size() == 1 ? status : WithOpIndex(status, static_cast<uint32_t>(i));
+  };
+  for (size_t i = 0; i < operations.size(); ++i) {
+    absl::Status shape = CheckShape(operations[i]);
+    if (!shape.ok()) return at(std::move(shape), i);
+  }
+  StepScope step(*this);
+  std::vector<OperationResult> results;
+  results.reserve(operations.size());
+  for (size_t i = 0; i < operations.size(); ++i) {
+    if (const auto* map = std::get_if<MapSpec>(&operations[i])) {
+      NotePtr note = map->label.empty() ? NotePtr() : NotePtr(MappingNote{.label = map->label});
+      absl::StatusOr<Mapping> mapped = PlanMap(*map, step.revision(), std::move(note));
+      if (!mapped.ok()) return at(mapped.status(), i);
+      results.emplace_back(*std::move(mapped));
+    } else {
+      absl::StatusOr<Unmapped> unmapped =
+          PlanUnmap(std::get<UnmapSpec>(operations[i]), step.revision());
+      if (!unmapped.ok()) return at(unmapped.status(), i);
+      results.emplace_back(*std::move(unmapped));
+    }
+  }
+  return step.Finish(std::move(results));
+}
+
+absl::StatusOr<Mapping> AddressSpace::PlanMap(const MapSpec& spec, Revision revision,
+                                              NotePtr note) {
+  // A place that is given: by the request, or by the guest's own layout.
+  std::optional<Iova> fixed = spec.iova;
+  if (!fixed.has_value() && options_.placement == Placement::kIdentity && spec.gpa.has_value()) {
+    fixed = Iova(spec.gpa->value());
+  }
+  std::optional<IovaRange> iova;
+  if (fixed.has_value()) {
+    iova = IovaRange::FromSize(*fixed, spec.size);
+    if (absl::Status s = CheckPlace(spec, *iova); !s.ok()) return s;
+  }
+  if (spec.gpa.has_value()) {
+    if (absl::Status s = CheckGuestAddress(spec); !s.ok()) return s;
+  } else {
+    if (absl::Status s = CheckHostAddress(spec); !s.ok()) return s;
+  }
+  if (absl::Status s = CheckMappingLimit(1); !s.ok()) return s;
+  if (!iova.has_value()) {
+    absl::StatusOr<IovaRange> placed = Allocate(spec);
+    if (!placed.ok()) return placed.status();
+    iova = *placed;
+  }
+  if (absl::Status s = CheckEntryBudget(1); !s.ok()) return s;
+
+  allocator_.Take(*iova);
+  Mapping mapping(next_mapping_id_, *iova, spec.gpa, spec.hva, spec.access, revision,
+                  std::move(note));
+  next_mapping_id_ = MappingId(next_mapping_id_.value() + 1);
+  Add(mapping);
+  return mapping;
+}
+
+absl::Status AddressSpace::Conflict(Reason reason, const MapSpec& spec, AddressRange asked,
+                                    std::vector<Mapping> conflicts) const {
+  for (const Mapping& m : conflicts) {
+    if (!IsIdentical(m, spec)) continue;
+    return MakeError({.reason = Reason::kMappingExists, .conflicts = {m}, .ranges = {asked}},
+                     absl::StrCat(Prefix(), "exactly this is mapped already, as mapping ",
+                                  m.id().value(), " at IOVA ", Hex(m.iova())));
+  }
+  const Mapping& first = conflicts.front();
+  std::string kind = "IOVA";
+  std::string other = Hex(first.iova());
+  if (reason == Reason::kGpaOverlap) {
+    kind = "GPA";
+    other = Hex(first.gpa());
+  } else if (reason == Reason::kHostHvaOverlap) {
+    kind = "HVA";
+    other = Hex(first.hva());
+  }
+  const std::string advice = reason == Reason::kHostHvaOverlap
+                                 ? "host-only memory is mapped once; unmap it first"
+                                 : "unmap it first or ask for another range";
+  const std::string message =
+      absl::StrCat(Prefix(), kind, " range [", Hex(asked.first), ", ", Hex(asked.last),
+                   "] overlaps mapping ", first.id().value(), " at ", kind, " ", other,
+                   conflicts.size() > 1 ? absl::StrCat(" and ", conflicts.size() - 1, " more") : "",
+                   "; ", advice);
+  return MakeError({.reason = reason, .conflicts = std::move(conflicts), .ranges = {asked}},
+                   message);
+}
+
+absl::Status AddressSpace::CheckPlace(const MapSpec& spec, IovaRange iova) const {
+  const AddressRange asked = AddressRange::Of(iova);
+  if (!range_.Contains(iova)) {
+    return MakeError(
+        {.reason = Reason::kOutsideIovaRange, .ranges = {asked, AddressRange::Of(range_)}},
+        absl::StrCat(Prefix(), "IOVA range ", Hex(iova), " is outside the range in force ",
+                     Hex(range_)));
+  }
+  for (const IovaRange& reserved : options_.reserved) {
+    if (!reserved.Overlaps(iova)) continue;
+    return MakeError(
+        {.reason = Reason::kReservedOverlap, .ranges = {asked, AddressRange::Of(reserved)}},
+        absl::StrCat(Prefix(), "IOVA range ", Hex(iova), " overlaps the reserved range ",
+                     Hex(reserved), "; map around it"));
+  }
+  if (allocator_.IsFree(iova)) return absl::OkStatus();
+  std::vector<Mapping> conflicts;
+  table_.ForEachIova(iova, [&](const Mapping& m) {
+    conflicts.push_back(m);
+    return conflicts.size() < kMaxConflicts;
+  });
+  if (!conflicts.empty()) {
+    return Conflict(Reason::kIovaOverlap, spec, asked, std::move(conflicts));
+  }
+  return MakeError({.reason = Reason::kIovaOverlap, .ranges = {asked}},
+                   absl::StrCat(Prefix(), "IOVA range ", Hex(iova),
+                                " is quarantined: a device may still map it; reset the device"));
+}
+
+absl::Status AddressSpace::CheckGuestAddress(const MapSpec& spec) const {
+  const GpaRange gpa = GpasOf(spec);
+  const Mapping* first = table_.FirstFromGpa(gpa.first());
+  if (first == nullptr || !first->gpa().Overlaps(gpa)) return absl::OkStatus();
+  std::vector<Mapping> conflicts;
+  table_.ForEachGpa(gpa, [&](const Mapping& m) {
+    conflicts.push_back(m);
+    return conflicts.size() < kMaxConflicts;
+  });
+  return Conflict(Reason::kGpaOverlap, spec, AddressRange::Of(gpa), std::move(conflicts));
+}
+
+absl::Status AddressSpace::CheckHostAddress(const MapSpec& spec) const {
+  const HvaRange hva = HvasOf(spec);
+  const Mapping* conflict = table_.FindHostByHva(hva);
+  if (conflict == nullptr) return absl::OkStatus();
+  return Conflict(Reason::kHostHvaOverlap, spec, AddressRange::Of(hva), {*conflict});
+}
+
+absl::Status AddressSpace::CheckMappingLimit(uint64_t more) const {
+  const uint64_t needed = table_.size() + more;
+  if (needed <= options_.max_mappings) return absl::OkStatus();
+  return MakeError(
+      {.reason = Reason::kMappingLimit, .limit = options_.max_mappings, .needed = needed},
+      absl::StrCat(Prefix(), needed, " mappings would be needed, of ", options_.max_mappings,
+                   " that it may have; unmap some, or make the space with a larger limit"));
+}
+
+absl::Status AddressSpace::CheckEntryBudget(uint64_t more) const {
+  const uint64_t needed = table_.size() + more;
+  if (needed <= budget_.entries) return absl::OkStatus();
+  return MakeError({.reason = Reason::kEntryBudget,
+                    .device = budget_.device,
+                    .limit = budget_.entries,
+                    .needed = needed},
+                   absl::StrCat(Prefix(), "device '", budget_.device, "' has room for ",
+                                budget_.entries, " IOTLB entries and ", needed,
+                                " would be needed; map larger ranges, or load the device's "
+                                "modules with more entries"));
+}
+
+absl::StatusOr<IovaRange> AddressSpace::Allocate(const MapSpec& spec) const {
+  const std::optional<IovaRange> placed = Place(allocator_, {.policy = options_.placement,
+                                                             .size = spec.size,
+                                                             .hva = spec.hva,
+                                                             .gpa = spec.gpa,
+                                                             .page_size = options_.page_size,
+                                                             .within = range_});
+  if (placed.has_value()) return *placed;
+  ErrorDetail detail{.reason = Reason::kIovaExhausted, .needed = spec.size};
+  std::string largest = "nothing is free";
+  if (const std::optional<IovaRange> free = allocator_.LargestFree(range_)) {
+    detail.ranges = {AddressRange::Of(*free)};
+    largest = absl::StrCat("the largest free range is ", Hex(*free));
+  }
+  return MakeError(detail, absl::StrCat(Prefix(), "no free IOVA range of ", Hex(spec.size),
+                                        " bytes in ", Hex(range_), "; ", largest));
+}
+
+}  // namespace iovad

@@ -1,0 +1,148 @@
+// Planning shadow virtqueues: their areas are host-only mappings.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/address_space.h"
+#include "core/svq_layout.h"
+
+namespace iovad {
+namespace {
+
+const std::optional<Hva>& AddressOf(const SvqSpec& spec, SvqAreaKind kind) {
+  switch (kind) {
+    case SvqAreaKind::kDescriptors:
+      return spec.desc_hva;
+    case SvqAreaKind::kDriver:
+      return spec.driver_hva;
+    case SvqAreaKind::kDevice:
+      return spec.device_hva;
+    case SvqAreaKind::kControlOut:
+      return spec.control_out_hva;
+    case SvqAreaKind::kControlIn:
+      return spec.control_in_hva;
+  }
+  return spec.desc_hva;
+}
+
+}  // namespace
+
+absl::Status AddressSpace::CheckSvqShape(const SvqSpec& spec) const {
+  if (!IsValidQueueSize(spec.format, spec.queue_size)) {
+    return MakeError(
+        {.reason = Reason::kInvalidQueueSize, .limit = kMaxQueueSize, .needed = spec.queue_size},
+        absl::StrCat(Prefix(), "queue ", spec.queue_index, ": size ", spec.queue_size, " is not ",
+                     spec.format == RingFormat::kSplit ? "a power of two from 1 to " : "in 1 to ",
+                     kMaxQueueSize));
+  }
+  const std::vector<SvqArea> areas =
+      SvqAreas(spec.format, spec.queue_size, spec.control, options_.page_size);
+  for (const SvqAreaKind kind :
+       {SvqAreaKind::kDescriptors, SvqAreaKind::kDriver, SvqAreaKind::kDevice,
+        SvqAreaKind::kControlOut, SvqAreaKind::kControlIn}) {
+    const auto area =
+        std::find_if(areas.begin(), areas.end(), [&](const SvqArea& a) { return a.kind == kind; });
+    const std::optional<Hva>& hva = AddressOf(spec, kind);
+    if (area == areas.end()) {
+      if (!hva.has_value()) continue;
+      return MakeError({.reason = Reason::kInvalidValue},
+                       absl::StrCat(Prefix(), "queue ", spec.queue_index, " has no ",
+                                    SvqAreaName(kind), ", but an address for it is given"));
+    }
+    if (!hva.has_value()) {
+      return MakeError({.reason = Reason::kMissingField},
+                       absl::StrCat(Prefix(), "queue ", spec.queue_index, " needs the HVA of its ",
+                                    SvqAreaName(kind)));
+    }
+    absl::Status shape = CheckMapShape({.hva = *hva, .size = area->size, .access = area->access});
+    if (!shape.ok()) return shape;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Planned<std::vector<Svq>>> AddressSpace::AllocSvqs(absl::Span<const SvqSpec> specs) {
+  for (size_t i = 0; i < specs.size(); ++i) {
+    absl::Status shape = CheckSvqShape(specs[i]);
+    if (!shape.ok()) return WithOpIndex(shape, static_cast<uint32_t>(i));
+  }
+  StepScope step(*this);
+  std::vector<Svq> svqs;
+  svqs.reserve(specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    absl::StatusOr<Svq> svq = PlanSvq(specs[i], step.revision());
+    if (!svq.ok()) return WithOpIndex(svq.status(), static_cast<uint32_t>(i));
+    svqs.push_back(*std::move(svq));
+  }
+  return step.Finish(std::move(svqs));
+}
+
+absl::StatusOr<Svq> AddressSpace::PlanSvq(const SvqSpec& spec, Revision revision) {
+  Svq svq{.id = next_svq_id_,
+          .queue_index = spec.queue_index,
+          .queue_size = spec.queue_size,
+          .format = spec.format,
+          .control = spec.control,
+          .revision = revision};
+  next_svq_id_ = SvqId(next_svq_id_.value() + 1);
+  for (const SvqArea& area :
+       SvqAreas(spec.format, spec.queue_size, spec.control, options_.page_size)) {
+    MappingNote note{.label = absl::StrCat("svq", spec.queue_index, " ", SvqAreaName(area.kind)),
+                     .svq = svq.id};
+    absl::StatusOr<Mapping> mapped =
+        PlanMap({.hva = *AddressOf(spec, area.kind), .size = area.size, .access = area.access},
+                revision, NotePtr(std::move(note)));
+    if (!mapped.ok()) return mapped.status();
+    const Iova iova = mapped->iova().first();
+    switch (area.kind) {
+      case SvqAreaKind::kDescriptors:
+        svq.desc = iova;
+        break;
+      case SvqAreaKind::kDriver:
+        svq.driver = iova;
+        if (spec.format == RingFormat::kSplit) {
+          svq.desc = iova;
+          svq.driver = Iova(iova.value() + SplitAvailOffset(spec.queue_size));
+        }
+        break;
+      case SvqAreaKind::kDevice:
+        svq.device = iova;
+        break;
+      case SvqAreaKind::kControlOut:
+        svq.control_out = iova;
+        break;
+      case SvqAreaKind::kControlIn:
+        svq.control_in = iova;
+        break;
+    }
+    svq.mappings.push_back(*std::move(mapped));
+  }
+  svqs_.emplace(svq.id, svq);
+  svq_journal_.push_back({JournalKind::kAdded, svq});
+  return svq;
+}
+
+absl::StatusOr<Planned<Unmapped>> AddressSpace::FreeSvqs(absl::Span<const SvqId> ids) {
+  std::set<SvqId> wanted(ids.begin(), ids.end());
+  if (wanted.empty()) {
+    for (const auto& [id, svq] : svqs_) wanted.insert(id);
+  }
+  for (const SvqId id : wanted) {
+    if (svqs_.contains(id)) continue;
+    return MakeError({.reason = Reason::kSvqNotFound},
+                     absl::StrCat(Prefix(), "there is no shadow virtqueue ", id.value(),
+                                  "; ListSVQs shows those there are"));
+  }
+  StepScope step(*this);
+  Unmapped result;
+  for (const SvqId id : wanted) {
+    const auto svq = svqs_.find(id);
+    for (const Mapping& m : svq->second.mappings) Remove(table_.FindById(m.id()), result);
+    svq_journal_.push_back({JournalKind::kRemoved, std::move(svq->second)});
+    svqs_.erase(svq);
+  }
+  std::sort(result.removed.begin(), result.removed.end(),
+            [](const Mapping& a, const Mapping& b) { return a.iova().first() < b.iova().first(); });
+  return step.Finish(std::move(result));
+}
+
+}  // namespace iovad
