@@ -1,0 +1,144 @@
+// Searches by summary in the B+ tree; the third part of core/btree.h, which
+// includes it.
+#ifndef IOVAD_CORE_BTREE_SEARCH_H_
+#define IOVAD_CORE_BTREE_SEARCH_H_
+
+#include "core/btree.h"  // IWYU pragma: keep
+
+namespace iovad::btree {
+
+template <typename Policy>
+auto BPlusTree<Policy>::FindFirst(uint64_t from, uint64_t least, SearchCost* cost) const
+    -> Position {
+  static_assert(Policy::kSummary && !Policy::kDuplicates);
+  const InnerNode* nodes[kMaxHeight];
+  int children[kMaxHeight];
+  const void* node = root_;
+  for (int level = 0; level < height_; ++level) {
+    nodes[level] = static_cast<const InnerNode*>(node);
+    children[level] = nodes[level]->ChildFor(from, 0);
+    node = nodes[level]->children[children[level]];
+  }
+  if (cost != nullptr) cost->nodes += static_cast<uint64_t>(height_) + 1;
+  const auto* leaf = static_cast<const LeafNode*>(node);
+  for (int i = leaf->LowerBound(from, 0); i < leaf->count; ++i) {
+    if (policy_.Summary(leaf->keys[i], leaf->ends.values[i]) >= least) return Position(leaf, i);
+  }
+  // Up to the first node with a child further on that has an answer, then down
+  // to it: every child chosen below has one.
+  for (int level = height_ - 1; level >= 0; --level) {
+    int child = children[level] + 1;
+    while (child < nodes[level]->count && nodes[level]->summaries.values[child] < least) ++child;
+    if (cost != nullptr) ++cost->nodes;
+    if (child >= nodes[level]->count) continue;
+    node = nodes[level]->children[child];
+    for (++level; level < height_; ++level) {
+      const auto* inner = static_cast<const InnerNode*>(node);
+      child = 0;
+      while (inner->summaries.values[child] < least) ++child;
+      node = inner->children[child];
+      if (cost != nullptr) ++cost->nodes;
+    }
+    if (cost != nullptr) ++cost->nodes;
+    leaf = static_cast<const LeafNode*>(node);
+    int i = 0;
+    while (policy_.Summary(leaf->keys[i], leaf->ends.values[i]) < least) ++i;
+    return Position(leaf, i);
+  }
+  return Position();
+}
+
+template <typename Policy>
+auto BPlusTree<Policy>::FindLast(uint64_t to, uint64_t least, SearchCost* cost) const -> Position {
+  static_assert(Policy::kSummary && !Policy::kDuplicates);
+  const InnerNode* nodes[kMaxHeight];
+  int children[kMaxHeight];
+  const void* node = root_;
+  for (int level = 0; level < height_; ++level) {
+    nodes[level] = static_cast<const InnerNode*>(node);
+    children[level] = nodes[level]->ChildFor(to, 0);
+    node = nodes[level]->children[children[level]];
+  }
+  if (cost != nullptr) cost->nodes += static_cast<uint64_t>(height_) + 1;
+  const auto* leaf = static_cast<const LeafNode*>(node);
+  for (int i = leaf->UpperBound(to) - 1; i >= 0; --i) {
+    if (policy_.Summary(leaf->keys[i], leaf->ends.values[i]) >= least) return Position(leaf, i);
+  }
+  for (int level = height_ - 1; level >= 0; --level) {
+    int child = children[level] - 1;
+    while (child >= 0 && nodes[level]->summaries.values[child] < least) --child;
+    if (cost != nullptr) ++cost->nodes;
+    if (child < 0) continue;
+    node = nodes[level]->children[child];
+    for (++level; level < height_; ++level) {
+      const auto* inner = static_cast<const InnerNode*>(node);
+      child = inner->count - 1;
+      while (inner->summaries.values[child] < least) --child;
+      node = inner->children[child];
+      if (cost != nullptr) ++cost->nodes;
+    }
+    if (cost != nullptr) ++cost->nodes;
+    leaf = static_cast<const LeafNode*>(node);
+    int i = leaf->count - 1;
+    while (policy_.Summary(leaf->keys[i], leaf->ends.values[i]) < least) --i;
+    return Position(leaf, i);
+  }
+  return Position();
+}
+
+template <typename Policy>
+uint64_t BPlusTree<Policy>::LargestIn(const void* node, int level, uint64_t from,
+                                      uint64_t to) const {
+  uint64_t largest = 0;
+  if (level == height_) {
+    const auto* leaf = static_cast<const LeafNode*>(node);
+    const int end = leaf->UpperBound(to);
+    for (int i = leaf->LowerBound(from, 0); i < end; ++i) {
+      largest = std::max(largest, policy_.Summary(leaf->keys[i], leaf->ends.values[i]));
+    }
+    return largest;
+  }
+  const auto* inner = static_cast<const InnerNode*>(node);
+  const int first = inner->ChildFor(from, 0);
+  const int last = inner->ChildFor(to, kLastSlot);
+  for (int i = first + 1; i < last; ++i) {
+    largest = std::max(largest, inner->summaries.values[i]);
+  }
+  // Only the children at the edges hold keys outside [from, to].
+  if (inner->summaries.values[first] > largest) {
+    largest = std::max(largest, LargestIn(inner->children[first], level + 1, from, to));
+  }
+  if (last > first && inner->summaries.values[last] > largest) {
+    largest = std::max(largest, LargestIn(inner->children[last], level + 1, from, to));
+  }
+  return largest;
+}
+
+template <typename Policy>
+template <typename F>
+bool BPlusTree<Policy>::VisitOverlappingIn(const void* node, int level, uint64_t first,
+                                           uint64_t last, F& f, SearchCost* cost) const {
+  static_assert(Policy::kSummary && Policy::kEnds);
+  if (cost != nullptr) ++cost->nodes;
+  if (level == height_) {
+    const auto* leaf = static_cast<const LeafNode*>(node);
+    const int n = leaf->UpperBound(last);
+    for (int i = 0; i < n; ++i) {
+      if (leaf->ends.values[i] < first) continue;
+      if (cost != nullptr) ++cost->answers;
+      if (!f(leaf->entry(i))) return false;
+    }
+    return true;
+  }
+  const auto* inner = static_cast<const InnerNode*>(node);
+  const int n = CountUpTo<InnerNode::kKeys>(inner->keys, inner->count - 1, last) + 1;
+  for (int i = 0; i < n; ++i) {
+    if (inner->summaries.values[i] < first) continue;
+    if (!VisitOverlappingIn(inner->children[i], level + 1, first, last, f, cost)) return false;
+  }
+  return true;
+}
+
+}  // namespace iovad::btree
+
+#endif  // IOVAD_CORE_BTREE_SEARCH_H_
