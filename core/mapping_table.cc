@@ -1,0 +1,317 @@
+#include "core/mapping_table.h"
+
+#include <cassert>
+
+namespace iovad {
+namespace {
+
+uint64_t LastIova(const Mapping& m) { return m.iova().last().value(); }
+uint64_t LastGpa(const Mapping& m) { return m.gpa().last().value(); }
+uint64_t LastHva(const Mapping& m) { return m.hva().last().value(); }
+// An id is covered by itself only.
+uint64_t LastId(const Mapping& m) { return m.id().value(); }
+
+// Keeps the best of the candidates for one query by HVA.
+class BestChooser {
+ public:
+  BestChooser(HvaRange query, std::optional<Access> wanted) : query_(query), wanted_(wanted) {}
+
+  bool Permitted(Access granted) const { return !wanted_ || Permits(granted, *wanted_); }
+
+  // `last` is the last address of a mapping over the query's first.
+  bool MayBeat(Hva last) const {
+    return best_ == nullptr || std::min(last, query_.last()) >= last_;
+  }
+
+  void Offer(const Mapping& mapping) {
+    const Hva last = std::min(mapping.hva().last(), query_.last());
+    if (best_ != nullptr) {
+      if (last < last_) return;
+      if (last == last_ && best_->iova().first() < mapping.iova().first()) return;
+    }
+    best_ = &mapping;
+    last_ = last;
+  }
+
+  const Mapping* best() const { return best_; }
+
+ private:
+  HvaRange query_;
+  std::optional<Access> wanted_;
+  const Mapping* best_ = nullptr;
+  Hva last_;
+};
+
+}  // namespace
+
+// The ways to one mapping in all the trees. They are found before any of them is
+// used, so that the processor fetches their leaves side by side.
+struct MappingTable::Paths {
+  Tree::Path id;
+  Tree::Path iova;
+  Tree::Path gpa;
+  Tree::Path host_hva;
+  HvaIndex::Path guest_hva;
+};
+
+const Mapping* MappingTable::Insert(Mapping mapping) {
+  const uint64_t id = mapping.id().value();
+  const uint64_t iova = mapping.iova().first().value();
+  const HvaRange hva = mapping.hva();
+  Paths paths;
+  by_id_.Descend(id, 0, paths.id);
+  by_iova_.Descend(iova, 0, paths.iova);
+  if (!mapping.is_guest()) {
+    host_by_hva_.Descend(hva.first().value(), 0, paths.host_hva);
+    const uint32_t slot = slab_.Add(std::move(mapping));
+    by_id_.Insert(paths.id, {.key = id, .slot = slot});
+    by_iova_.Insert(paths.iova, {.key = iova, .slot = slot});
+    host_by_hva_.Insert(paths.host_hva, {.key = hva.first().value(), .slot = slot});
+    return &slab_[slot];
+  }
+  const uint64_t gpa = mapping.gpa().first().value();
+  const Access access = mapping.access();
+  by_gpa_.Descend(gpa, 0, paths.gpa);
+  const uint32_t slot = slab_.Add(std::move(mapping));
+  const uint32_t value = ValueOf(slot, access);
+  guest_by_hva_.Descend(hva, value, paths.guest_hva);
+  by_id_.Insert(paths.id, {.key = id, .slot = slot});
+  by_iova_.Insert(paths.iova, {.key = iova, .slot = slot});
+  by_gpa_.Insert(paths.gpa, {.key = gpa, .slot = slot});
+  guest_by_hva_.Insert(paths.guest_hva, hva, value);
+  return &slab_[slot];
+}
+
+Mapping MappingTable::Remove(MappingId id) {
+  const Mapping* mapping = FindById(id);
+  assert(mapping != nullptr);
+  return Remove(mapping);
+}
+
+Mapping MappingTable::Remove(const Mapping* mapping) {
+  const uint64_t id = mapping->id().value();
+  const uint64_t iova = mapping->iova().first().value();
+  const HvaRange hva = mapping->hva();
+  Paths paths;
+  by_iova_.Descend(iova, 0, paths.iova);
+  by_id_.Descend(id, 0, paths.id);
+  if (!mapping->is_guest()) {
+    host_by_hva_.Descend(hva.first().value(), 0, paths.host_hva);
+    by_iova_.Seek(paths.iova, iova, 0);
+    const uint32_t slot = paths.iova.leaf->slots.get(paths.iova.index);
+    by_iova_.EraseAt(paths.iova);
+    by_id_.Erase(paths.id, id, 0);
+    host_by_hva_.Erase(paths.host_hva, hva.first().value(), 0);
+    return slab_.Remove(slot);
+  }
+  const uint64_t gpa = mapping->gpa().first().value();
+  by_gpa_.Descend(gpa, 0, paths.gpa);
+  // Fetches the likely leaf, while the exact one needs the slot.
+  guest_by_hva_.Prefetch(1, [&](int) { return hva.first(); });
+  [[maybe_unused]] const bool found = by_iova_.Seek(paths.iova, iova, 0);
+  assert(found);
+  const uint32_t slot = paths.iova.leaf->slots.get(paths.iova.index);
+  assert(&slab_[slot] == mapping);
+  const uint32_t value = ValueOf(slot, mapping->access());
+  by_iova_.EraseAt(paths.iova);
+  by_id_.Erase(paths.id, id, 0);
+  by_gpa_.Erase(paths.gpa, gpa, 0);
+  guest_by_hva_.Descend(hva, value, paths.guest_hva);
+  guest_by_hva_.Erase(paths.guest_hva, hva, value);
+  return slab_.Remove(slot);
+}
+
+void MappingTable::Clear() {
+  while (!by_id_.empty()) Remove(&slab_[by_id_.Last().slot()]);
+}
+
+const Mapping* MappingTable::FindById(MappingId id) const {
+  return Covering(by_id_.FindAtOrBefore(id.value()), id.value(), LastId);
+}
+
+const Mapping* MappingTable::FindByIova(Iova iova) const {
+  return Covering(by_iova_.FindAtOrBefore(iova.value()), iova.value(), LastIova);
+}
+
+const Mapping* MappingTable::FindByGpa(Gpa gpa) const {
+  return Covering(by_gpa_.FindAtOrBefore(gpa.value()), gpa.value(), LastGpa);
+}
+
+template <typename LastOf>
+const Mapping* MappingTable::FirstFrom(const Tree& tree, uint64_t address, LastOf last_of) const {
+  Tree::Position at = tree.FindAtOrBefore(address);
+  if (const Mapping* mapping = Covering(at, address, last_of)) return mapping;
+  at = at.valid() ? at.Next() : tree.First();
+  return at.valid() ? &slab_[at.slot()] : nullptr;
+}
+
+const Mapping* MappingTable::FirstFromIova(Iova iova) const {
+  return FirstFrom(by_iova_, iova.value(), LastIova);
+}
+
+const Mapping* MappingTable::FirstFromGpa(Gpa gpa) const {
+  return FirstFrom(by_gpa_, gpa.value(), LastGpa);
+}
+
+const Mapping* MappingTable::FindHostByHva(HvaRange range) const {
+  const Mapping* mapping = FirstFrom(host_by_hva_, range.first().value(), LastHva);
+  return mapping != nullptr && mapping->hva().Overlaps(range) ? mapping : nullptr;
+}
+
+HvaMatch MappingTable::FindBestByHva(HvaRange query, std::optional<Access> wanted) const {
+  HvaMatch match;
+  BestChooser chooser(query, wanted);
+  const HvaRange point(query.first(), query.first());
+  guest_by_hva_.ForEachOverlappingRange(point, [&](uint32_t value, HvaRange hva) {
+    ++match.covering;
+    if (chooser.Permitted(AccessOf(value)) && chooser.MayBeat(hva.last())) {
+      chooser.Offer(slab_[SlotOf(value)]);
+    }
+    return true;
+  });
+  if (const Mapping* host = FindHostByHva(point)) {
+    ++match.covering;
+    if (chooser.Permitted(host->access())) chooser.Offer(*host);
+  }
+  match.best = chooser.best();
+  return match;
+}
+
+template <typename KeyAt, typename LastOf>
+void MappingTable::FindBatch(const Tree& tree, size_t n, KeyAt key_at, LastOf last_of,
+                             const Mapping** found) const {
+  for (size_t start = 0; start < n; start += kGroup) {
+    const int group = static_cast<int>(std::min<size_t>(kGroup, n - start));
+    const auto key = [&](int q) { return key_at(start + static_cast<size_t>(q)); };
+    const Tree::LeafNode* leaves[kGroup];
+    Tree::Position at[kGroup];
+    tree.LeavesFor(group, key, leaves);
+    for (int q = 0; q < group; ++q) {
+      at[q] = Tree::AtOrBefore(leaves[q], key(q));
+      if (at[q].valid()) slab_.Prefetch(at[q].slot());
+    }
+    for (int q = 0; q < group; ++q) {
+      found[start + static_cast<size_t>(q)] = Covering(at[q], key(q), last_of);
+    }
+  }
+}
+
+void MappingTable::FindBatchById(std::span<const MappingId> ids,
+                                 std::span<const Mapping*> found) const {
+  assert(ids.size() == found.size());
+  FindBatch(
+      by_id_, ids.size(), [&](size_t i) { return ids[i].value(); }, LastId, found.data());
+}
+
+void MappingTable::FindBatchByIova(std::span<const Iova> iovas,
+                                   std::span<const Mapping*> found) const {
+  assert(iovas.size() == found.size());
+  FindBatch(
+      by_iova_, iovas.size(), [&](size_t i) { return iovas[i].value(); }, LastIova, found.data());
+}
+
+void MappingTable::FindBatchByGpa(std::span<const Gpa> gpas,
+                                  std::span<const Mapping*> found) const {
+  assert(gpas.size() == found.size());
+  FindBatch(
+      by_gpa_, gpas.size(), [&](size_t i) { return gpas[i].value(); }, LastGpa, found.data());
+}
+
+void MappingTable::FindBestBatchByHva(std::span<const HvaRange> queries,
+                                      std::span<const std::optional<Access>> wanted,
+                                      std::span<HvaMatch> found) const {
+  assert(queries.size() == found.size() && queries.size() == wanted.size());
+  // Few queries have more candidates than these; the others are asked alone.
+  constexpr size_t kCandidates = 4;
+  uint32_t candidates[kGroup][kCandidates];
+  size_t counts[kGroup];
+  for (size_t start = 0; start < queries.size(); start += kGroup) {
+    const size_t n = std::min<size_t>(kGroup, queries.size() - start);
+    const auto first_of = [&](int q) { return queries[start + static_cast<size_t>(q)].first(); };
+    guest_by_hva_.Prefetch(static_cast<int>(n), first_of);
+    const Tree::LeafNode* host_leaves[kGroup];
+    if (!host_by_hva_.empty()) {
+      host_by_hva_.LeavesFor(
+          static_cast<int>(n), [&](int q) { return first_of(q).value(); }, host_leaves);
+    }
+    for (size_t q = 0; q < n; ++q) {
+      const Hva first = queries[start + q].first();
+      counts[q] = 0;
+      guest_by_hva_.ForEachOverlapping(HvaRange(first, first), [&](uint32_t value) {
+        if (counts[q] < kCandidates) {
+          candidates[q][counts[q]] = SlotOf(value);
+          slab_.Prefetch(SlotOf(value));
+        }
+        return ++counts[q] <= kCandidates;
+      });
+      if (!host_by_hva_.empty()) {
+        const Tree::Position at = Tree::AtOrBefore(host_leaves[q], first.value());
+        if (at.valid()) slab_.Prefetch(at.slot());
+      }
+    }
+    for (size_t q = 0; q < n; ++q) {
+      const HvaRange query = queries[start + q];
+      if (counts[q] > kCandidates) {
+        found[start + q] = FindBestByHva(query, wanted[start + q]);
+        continue;
+      }
+      BestChooser chooser(query, wanted[start + q]);
+      HvaMatch match;
+      const auto offer = [&](const Mapping& mapping) {
+        ++match.covering;
+        if (chooser.Permitted(mapping.access())) chooser.Offer(mapping);
+      };
+      for (size_t i = 0; i < counts[q]; ++i) offer(slab_[candidates[q][i]]);
+      if (!host_by_hva_.empty()) {
+        const Tree::Position at = Tree::AtOrBefore(host_leaves[q], query.first().value());
+        if (const Mapping* host = Covering(at, query.first().value(), LastHva)) offer(*host);
+      }
+      match.best = chooser.best();
+      found[start + q] = match;
+    }
+  }
+}
+
+void MappingTable::PrefetchChanges(std::span<const Mapping* const> mappings) const {
+  Change changes[kGroup];
+  const size_t n = std::min<size_t>(mappings.size(), kGroup);
+  for (size_t i = 0; i < n; ++i) {
+    const Mapping& m = *mappings[i];
+    by_id_.LeafFor(m.id().value(), 0);
+    changes[i] = {m.iova().first(), m.is_guest() ? std::optional(m.gpa().first()) : std::nullopt,
+                  m.hva().first()};
+  }
+  PrefetchChanges(std::span<const Change>(changes, n));
+}
+
+void MappingTable::PrefetchChanges(std::span<const Change> changes) const {
+  uint64_t keys[kGroup];
+  const Tree::LeafNode* leaves[kGroup];
+  const int n = static_cast<int>(std::min<size_t>(changes.size(), kGroup));
+  const auto key_at = [&keys](int q) { return keys[q]; };
+  for (int q = 0; q < n; ++q) keys[q] = changes[static_cast<size_t>(q)].iova.value();
+  by_iova_.LeavesFor(n, key_at, leaves);
+  int guests = 0;
+  for (int q = 0; q < n; ++q) {
+    const Change& change = changes[static_cast<size_t>(q)];
+    if (change.gpa) {
+      keys[guests++] = change.gpa->value();
+    } else {
+      host_by_hva_.LeafFor(change.hva.value(), 0);
+    }
+  }
+  by_gpa_.LeavesFor(guests, key_at, leaves);
+  guests = 0;
+  for (int q = 0; q < n; ++q) {
+    const Change& change = changes[static_cast<size_t>(q)];
+    if (change.gpa) keys[guests++] = change.hva.value();
+  }
+  guest_by_hva_.Prefetch(guests, [&keys](int q) { return Hva(keys[q]); });
+}
+
+size_t MappingTable::memory_bytes() const {
+  return sizeof(*this) + slab_.memory_bytes() + by_id_.memory_bytes() + by_iova_.memory_bytes() +
+         by_gpa_.memory_bytes() + host_by_hva_.memory_bytes() + guest_by_hva_.memory_bytes();
+}
+
+}  // namespace iovad
