@@ -24,7 +24,13 @@ std::string Hex(StrongNumber<Tag, uint64_t> address) {
 // Inclusive on both ends, as the brackets say.
 template <typename Address>
 std::string Hex(Range<Address> range) {
-  return "[" + Hex(range.first()) + ", " + Hex(range.last()) + "]";
+  // Not with operator+, of which GCC 12 warns without cause (GCC bug 105651).
+  std::string text = "[";
+  text += Hex(range.first());
+  text += ", ";
+  text += Hex(range.last());
+  text += ']';
+  return text;
 }
 
 }  // namespace iovad
