@@ -1,0 +1,102 @@
+// A device as spaces see it: something that takes IOTLB batches.
+//
+// Purpose. The one interface between a space's writer and whatever carries its
+// updates to a device. Pushing never blocks the caller for longer than a device
+// that answers at once takes: a device that may hang has a thread of its own.
+//
+// Thread safety. All functions, from any thread. For one address space the
+// caller waits for one push to end before it starts the next.
+//
+// Invariants.
+//  1. `done` is called exactly once, on any thread, possibly before the call
+//     returns.
+//  2. A batch is applied whole or, when `reverted`, not at all.
+//  3. One batch at a time is open on a device, across its address spaces
+//     (drivers/vhost/vdpa.c refuses a second one).
+#ifndef IOVAD_SERVER_DEVICE_H_
+#define IOVAD_SERVER_DEVICE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/iotlb_batch.h"
+#include "core/iotlb_port.h"
+#include "core/types.h"
+#include "server/device_log.h"
+
+namespace iovad {
+
+enum class DeviceBackend : uint8_t { kVhostVdpa = 1, kRelay = 2, kSimulated = 3 };
+enum class MemoryModel : uint8_t { kUseVa = 1, kPinned = 2, kUnknown = 3 };
+
+struct DeviceProperties {
+  DeviceBackend backend = DeviceBackend::kSimulated;
+  std::string path = {};
+  uint32_t virtio_device_id = 0;
+  uint64_t features = 0;
+  uint64_t backend_features = 0;
+  IovaRange iova_range = IovaRange::Whole();
+  uint32_t as_num = 1;
+  uint32_t group_num = 1;
+  uint32_t vq_num = 1;
+  // IOTLB entries for each address space.
+  uint64_t entry_budget = 2048;
+  MemoryModel memory_model = MemoryModel::kUnknown;
+  std::vector<std::string> capabilities = {};
+
+  bool Has(std::string_view capability) const;
+};
+
+class Device {
+ public:
+  using Done = std::function<void(PushOutcome)>;
+
+  // A batch on its way.
+  struct Push {
+    Asid asid;
+    std::string space = {};  // for the log
+    std::shared_ptr<const IotlbBatch> batch = {};
+    IotlbPort::Direction direction = IotlbPort::Direction::kForward;
+  };
+
+  Device(std::string name, DeviceProperties properties)
+      : name_(std::move(name)), properties_(std::move(properties)) {}
+  virtual ~Device() = default;
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  const std::string& name() const { return name_; }
+  const DeviceProperties& properties() const { return properties_; }
+  DeviceLog& log() { return log_; }
+
+  // Applies a batch in its turn.
+  virtual void Apply(Push push, Done done) = 0;
+  // Drops every entry of an address space, whatever state it is in.
+  virtual void Reset(Asid asid, Done done) = 0;
+  // How many entries an address space has.
+  virtual uint64_t EntryCount(Asid asid) const = 0;
+
+  struct Counters {
+    std::atomic<uint64_t> updates = 0;  // UPDATE and INVALIDATE messages
+    std::atomic<uint64_t> batches = 0;
+    std::atomic<uint64_t> errors = 0;  // refused messages
+  };
+  const Counters& counters() const { return counters_; }
+
+ protected:
+  Counters counters_;
+
+ private:
+  const std::string name_;
+  const DeviceProperties properties_;
+  DeviceLog log_;
+};
+
+}  // namespace iovad
+
+#endif  // IOVAD_SERVER_DEVICE_H_
