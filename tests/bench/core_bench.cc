@@ -1,0 +1,345 @@
+// Measures the core's data structures against the baselines, side by side.
+//
+// Usage: core_bench [LIVE...]          (default: 100000 1000000)
+//
+// Prints one line a measurement: what, live mappings, contestant, nanoseconds an
+// operation (median of the rounds; contestants take turns within each). Here the
+// tables are used directly; what a space adds to them is measured elsewhere.
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/mapping_table.h"
+#include "core/placement.h"
+#include "core/range_allocator.h"
+#include "tests/bench/baselines.h"
+#include "tests/bench/workload.h"
+
+namespace iovad::bench {
+namespace {
+
+constexpr int kRounds = 5;
+// A batch of look-ups.
+constexpr size_t kBatch = 4096;
+
+// The core's tables, with the baselines' interface.
+class CoreTables {
+ public:
+  static constexpr const char* kName = "iovad";
+
+  uint64_t Map(const Request& r) {
+    const std::optional<IovaRange> iova = Place(allocator_, {.policy = Placement::kCongruent,
+                                                             .size = r.size,
+                                                             .hva = Hva(r.hva),
+                                                             .gpa = Gpa(r.gpa),
+                                                             .page_size = kPage,
+                                                             .within = allocator_.bounds()});
+    if (!iova) return 0;
+    allocator_.Take(*iova);
+    table_.Insert(Mapping(MappingId(r.id), *iova, Gpa(r.gpa), Hva(r.hva), Access::kReadWrite,
+                          Revision(r.id)));
+    return iova->first().value();
+  }
+  bool Unmap(uint64_t id) {
+    const Mapping* m = table_.FindById(MappingId(id));
+    if (m == nullptr) return false;
+    allocator_.Release(m->iova());
+    table_.Remove(m);
+    return true;
+  }
+
+  uint64_t FindIova(uint64_t iova) const { return IdOf(table_.FindByIova(Iova(iova))); }
+  uint64_t FindGpa(uint64_t gpa) const { return IdOf(table_.FindByGpa(Gpa(gpa))); }
+  uint64_t FindHva(uint64_t hva) const {
+    return IdOf(table_.FindBestByHva(HvaRange(Hva(hva), Hva(hva)), Access::kReadOnly).best);
+  }
+
+  uint64_t Allocate(uint64_t size) {
+    const auto range = allocator_.FindLowest(size, allocator_.bounds(), kPage, 0);
+    if (!range || !allocator_.Take(*range)) return 0;
+    return range->first().value();
+  }
+  void Free(uint64_t iova, uint64_t size) { allocator_.Release(Sized(iova, size)); }
+  void TakeAt(uint64_t iova, uint64_t size) { allocator_.Take(Sized(iova, size)); }
+
+  const MappingTable& table() const { return table_; }
+  size_t memory_bytes() const { return table_.memory_bytes() + allocator_.memory_bytes(); }
+
+ private:
+  static uint64_t IdOf(const Mapping* m) { return m == nullptr ? 0 : m->id().value(); }
+  static IovaRange Sized(uint64_t iova, uint64_t size) {
+    return *IovaRange::FromSize(Iova(iova), size);
+  }
+
+  RangeAllocator allocator_{IovaRange(Iova(0), Iova(kIovaEnd - 1)), kPage};
+  MappingTable table_;
+};
+
+// Measurements by (what, live, contestant).
+class Report {
+ public:
+  void Add(const std::string& what, size_t live, const char* who, double ns) {
+    samples_[{live, what}][who].push_back(ns);
+  }
+  void Print() const {
+    for (const auto& [key, contestants] : samples_) {
+      const auto own = contestants.find(CoreTables::kName);
+      const double own_ns = own == contestants.end() ? 0 : Median(own->second);
+      for (const auto& [who, values] : contestants) {
+        const double ns = Median(values);
+        std::printf("%-18s %8zu %-10s %12.1f ns", key.second.c_str(), key.first, who.c_str(), ns);
+        if (who != CoreTables::kName) std::printf("   iovad %.1fx", ns / own_ns);
+        std::printf("\n");
+      }
+    }
+  }
+
+ private:
+  std::map<std::pair<size_t, std::string>, std::map<std::string, std::vector<double>>> samples_;
+};
+
+// Always 0, which the compiler does not know: makes a look-up wait for the one
+// before.
+volatile uint64_t zero = 0;
+
+template <typename Find>
+double TimeDependent(const std::vector<uint64_t>& addresses, Find find) {
+  uint64_t found = 0;
+  uint64_t missing = 0;
+  const uint64_t mask = zero;
+  const Stopwatch watch;
+  for (const uint64_t address : addresses) {
+    found = find(address + (found & mask));
+    missing += found == 0 ? 1 : 0;
+  }
+  const double ns = watch.nanoseconds() / static_cast<double>(addresses.size());
+  if (missing > 0) {
+    std::fprintf(stderr, "%zu look-ups missed\n", static_cast<size_t>(missing));
+    std::exit(1);
+  }
+  return ns;
+}
+
+// A contestant's live mappings and how they are changed.
+template <typename Tables>
+struct Contestant {
+  Tables tables;
+  std::vector<Request> live;
+  std::vector<uint64_t> iovas;
+};
+
+template <typename Tables>
+void MeasureFinds(Contestant<Tables>& c, size_t ops, Workload& random, Report& report,
+                  bool find_hva_is_slow) {
+  const size_t n = c.live.size();
+  std::vector<uint64_t> by_iova(ops);
+  std::vector<uint64_t> by_gpa(ops);
+  std::vector<uint64_t> by_hva(find_hva_is_slow ? std::min<size_t>(ops, 100) : ops);
+  for (uint64_t& a : by_iova) {
+    const size_t i = random.Below(n);
+    a = c.iovas[i] + random.Below(c.live[i].size);
+  }
+  const auto pick = [&] { return c.live[random.Below(n)]; };
+  for (uint64_t& a : by_gpa) {
+    const Request r = pick();
+    a = r.gpa + random.Below(r.size);
+  }
+  for (uint64_t& a : by_hva) {
+    const Request r = pick();
+    a = r.hva + random.Below(r.size);
+  }
+  const Tables& t = c.tables;
+  report.Add("find IOVA", n, Tables::kName,
+             TimeDependent(by_iova, [&t](uint64_t a) { return t.FindIova(a); }));
+  report.Add("find GPA", n, Tables::kName,
+             TimeDependent(by_gpa, [&t](uint64_t a) { return t.FindGpa(a); }));
+  report.Add("find HVA", n, Tables::kName,
+             TimeDependent(by_hva, [&t](uint64_t a) { return t.FindHva(a); }));
+}
+
+template <typename Tables>
+void MeasureChurn(Contestant<Tables>& c, size_t ops, Workload& random, Report& report) {
+  const size_t n = c.live.size();
+  std::vector<size_t> victims(ops);
+  for (size_t& v : victims) v = random.Below(n);
+  const Stopwatch watch;
+  for (const size_t v : victims) {
+    Request& r = c.live[v];
+    c.tables.Unmap(r.id);
+    r.id += uint64_t{1} << 32;  // rises
+    c.iovas[v] = c.tables.Map(r);
+  }
+  report.Add("churn", n, Tables::kName, watch.nanoseconds() / static_cast<double>(ops));
+}
+
+// Unmaps some at random, then maps them again: two measurements.
+template <typename Tables>
+void MeasureUnmapAndMap(Contestant<Tables>& c, size_t ops, Workload& random, Report& report) {
+  const size_t n = c.live.size();
+  std::vector<size_t> order(n);
+  for (size_t i = 0; i < n; ++i) order[i] = i;
+  for (size_t i = 0; i < ops; ++i) std::swap(order[i], order[i + random.Below(n - i)]);
+  const Stopwatch unmapping;
+  for (size_t i = 0; i < ops; ++i) c.tables.Unmap(c.live[order[i]].id);
+  report.Add("unmap random", n, Tables::kName, unmapping.nanoseconds() / static_cast<double>(ops));
+  const Stopwatch mapping;
+  for (size_t i = 0; i < ops; ++i) {
+    Request& r = c.live[order[i]];
+    r.id += uint64_t{1} << 32;
+    c.iovas[order[i]] = c.tables.Map(r);
+  }
+  report.Add("allocate + map", n, Tables::kName, mapping.nanoseconds() / static_cast<double>(ops));
+}
+
+// `n` gaps of one page, and room for two pages only behind all of them.
+template <typename Tables>
+void MeasureFragmented(size_t n, size_t ops, Report& report) {
+  auto tables = std::make_unique<Tables>();
+  const uint64_t end = kFirstIova + n * 2 * kPage;
+  for (size_t i = 0; i < n; ++i) tables->TakeAt(kFirstIova + i * 2 * kPage, kPage);
+  tables->TakeAt(end, kPage);
+  for (int round = 0; round < kRounds; ++round) {
+    const Stopwatch watch;
+    for (size_t i = 0; i < ops; ++i) {
+      const uint64_t iova = tables->Allocate(2 * kPage);
+      if (iova <= end) std::exit(1);
+      tables->Free(iova, 2 * kPage);
+    }
+    report.Add("worst allocation", n, Tables::kName,
+               watch.nanoseconds() / static_cast<double>(ops));
+  }
+}
+
+template <typename KeyOf>
+void MeasureBatches(const Contestant<CoreTables>& own, const Contestant<MapBaseline>& map,
+                    Workload& random, Report& report, const char* what, KeyOf key_of) {
+  const size_t n = own.live.size();
+  // Many batches, each of other addresses: none is in the caches.
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    std::vector<size_t> picks(kBatch);
+    for (size_t& p : picks) p = random.Below(n);
+    report.Add(what, n, CoreTables::kName, key_of(own, picks));
+    report.Add(what, n, MapBaseline::kName, key_of(map, picks));
+  }
+}
+
+struct BatchIova {
+  double operator()(const Contestant<CoreTables>& c, const std::vector<size_t>& picks) const {
+    std::vector<Iova> queries;
+    for (const size_t p : picks) queries.emplace_back(c.iovas[p]);
+    std::vector<const Mapping*> found(picks.size());
+    const Stopwatch watch;
+    c.tables.table().FindBatchByIova(queries, found);
+    const double ns = watch.nanoseconds() / static_cast<double>(picks.size());
+    if (std::count(found.begin(), found.end(), nullptr) > 0) std::exit(1);
+    return ns;
+  }
+  double operator()(const Contestant<MapBaseline>& c, const std::vector<size_t>& picks) const {
+    std::vector<uint64_t> queries;
+    for (const size_t p : picks) queries.push_back(c.iovas[p]);
+    return TimeDependent(queries, [&](uint64_t a) { return c.tables.FindIova(a); });
+  }
+};
+
+struct BatchHva {
+  double operator()(const Contestant<CoreTables>& c, const std::vector<size_t>& picks) const {
+    std::vector<HvaRange> queries;
+    for (const size_t p : picks) queries.emplace_back(Hva(c.live[p].hva), Hva(c.live[p].hva));
+    const std::vector<std::optional<Access>> wanted(picks.size(), Access::kReadOnly);
+    std::vector<HvaMatch> found(picks.size());
+    const Stopwatch watch;
+    c.tables.table().FindBestBatchByHva(queries, wanted, found);
+    const double ns = watch.nanoseconds() / static_cast<double>(picks.size());
+    for (const HvaMatch& m : found) {
+      if (m.best == nullptr) std::exit(1);
+    }
+    return ns;
+  }
+  double operator()(const Contestant<MapBaseline>& c, const std::vector<size_t>& picks) const {
+    std::vector<uint64_t> queries;
+    for (const size_t p : picks) queries.push_back(c.live[p].hva);
+    return TimeDependent(queries, [&](uint64_t a) { return c.tables.FindHva(a); });
+  }
+};
+
+void MeasureLinear(size_t n, Workload& random, Report& report) {
+  Contestant<LinearBaseline> c;
+  c.live = random.Requests(n);
+  uint64_t next = kFirstIova;
+  for (const Request& r : c.live) {
+    c.tables.MapAt(r, next);
+    c.iovas.push_back(next);
+    next += r.size;
+  }
+  for (int round = 0; round < 3; ++round) {
+    MeasureFinds(c, 20'000, random, report, true);
+    // As many holes as its allocation soon fills from below.
+    MeasureUnmapAndMap(c, 100, random, report);
+    MeasureChurn(c, 100, random, report);
+  }
+}
+
+template <typename Tables>
+void Fill(Contestant<Tables>& c, const std::vector<Request>& requests, Report& report) {
+  c.live = requests;
+  const Stopwatch watch;
+  for (const Request& r : c.live) c.iovas.push_back(c.tables.Map(r));
+  report.Add("fill", c.live.size(), Tables::kName,
+             watch.nanoseconds() / static_cast<double>(c.live.size()));
+}
+
+void MeasureAll(size_t n, Report& report) {
+  Workload random(20260301);
+  const std::vector<Request> requests = random.Requests(n);
+  Contestant<CoreTables> own;
+  Contestant<MapBaseline> map;
+  Fill(own, requests, report);
+  Fill(map, requests, report);
+  const size_t filled = own.tables.memory_bytes();
+  const size_t ops = std::min<size_t>(n / 10, 100'000);
+  for (int round = 0; round < kRounds; ++round) {
+    MeasureFinds(own, 2 * ops, random, report, false);
+    MeasureFinds(map, 2 * ops, random, report, false);
+    MeasureUnmapAndMap(own, ops, random, report);
+    MeasureUnmapAndMap(map, ops, random, report);
+    MeasureChurn(own, 2 * ops, random, report);
+    MeasureChurn(map, 2 * ops, random, report);
+  }
+  MeasureBatches(own, map, random, report, "batch IOVA", BatchIova());
+  MeasureBatches(own, map, random, report, "batch HVA", BatchHva());
+  std::printf("memory: %.1f bytes a mapping after the fill, %.1f after churn\n",
+              static_cast<double>(filled) / static_cast<double>(n),
+              static_cast<double>(own.tables.memory_bytes()) / static_cast<double>(n));
+}
+
+int Main(int argc, char** argv) {
+  std::vector<size_t> sizes;
+  for (int i = 1; i < argc; ++i) sizes.push_back(std::strtoul(argv[i], nullptr, 10));
+  if (sizes.empty()) sizes = {100'000, 1'000'000};
+  Report report;
+  for (const size_t n : sizes) {
+    MeasureAll(n, report);
+    MeasureFragmented<CoreTables>(n, 100'000, report);
+    MeasureFragmented<MapBaseline>(n, 100'000, report);
+    if (n <= 100'000) {
+      Workload random(20260301);
+      MeasureLinear(n, random, report);
+    }
+  }
+  report.Print();
+  return 0;
+}
+
+}  // namespace
+}  // namespace iovad::bench
+
+int main(int argc, char** argv) { return iovad::bench::Main(argc, argv); }

@@ -1,0 +1,74 @@
+// The mappings that the benchmarks work on.
+//
+// Purpose. One workload for all contestants: sizes from 4 KiB to 2 MiB, each
+// power of two as likely, guest memory laid out without gaps by GPA and HVA but
+// mapped in random order, one mapping in a hundred an alias of another's HVA.
+#ifndef IOVAD_TESTS_BENCH_WORKLOAD_H_
+#define IOVAD_TESTS_BENCH_WORKLOAD_H_
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "tests/bench/baselines.h"
+
+namespace iovad::bench {
+
+class Workload {
+ public:
+  explicit Workload(uint64_t seed) : random_(seed) {}
+
+  uint64_t Below(uint64_t limit) { return random_() % limit; }
+
+  uint64_t Size() {
+    const uint64_t scale = uint64_t{1} << Below(10);
+    return std::min<uint64_t>(scale + Below(scale), 512) * kPage;
+  }
+
+  // `n` requests with rising ids, in the order in which they are mapped.
+  std::vector<Request> Requests(size_t n) {
+    std::vector<Request> requests(n);
+    for (Request& r : requests) {
+      r.size = Size();
+      r.gpa = next_gpa_;
+      r.hva = kHvaBase + next_gpa_;
+      next_gpa_ += r.size;
+    }
+    for (Request& r : requests) {
+      if (Below(100) == 0) r.hva = requests[Below(n)].hva;
+    }
+    std::shuffle(requests.begin(), requests.end(), random_);
+    for (Request& r : requests) r.id = next_id_++;
+    return requests;
+  }
+
+ private:
+  static constexpr uint64_t kHvaBase = 0x7f0000000000;
+  std::mt19937_64 random_;
+  uint64_t next_gpa_ = 0;
+  uint64_t next_id_ = 1;
+};
+
+class Stopwatch {
+ public:
+  double nanoseconds() const {
+    return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start_)
+        .count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+inline double Median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2),
+                   values.end());
+  return values[values.size() / 2];
+}
+
+}  // namespace iovad::bench
+
+#endif  // IOVAD_TESTS_BENCH_WORKLOAD_H_
