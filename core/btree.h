@@ -18,8 +18,8 @@
 //     be empty.
 //  2. Entries ascend by key, in trees with duplicates by (key, slot), and are
 //     unique in that.
-//  3. A leaf or inner node other than those at the right edge is at least three
-//     eighths full, or was filled by ascending insertions and not changed since.
+//  3. A leaf or inner node other than those at the right edge is at least half
+//     full, or was so when its last entry was erased.
 //  4. Those of the nodes: core/btree_nodes.h.
 //
 // Example:
@@ -251,11 +251,8 @@ class BPlusTree {
   friend class BPlusTreeChecker;
 
   static constexpr uint32_t kLastSlot = 0xffffffff;
-  static constexpr int kLeafMin = LeafNode::kCapacity * 3 / 8;
-  static constexpr int kInnerMin = InnerNode::kCapacity * 3 / 8;
-  // Two nodes that together hold no more become one.
-  static constexpr int kLeafMerge = LeafNode::kCapacity * 7 / 8;
-  static constexpr int kInnerMerge = InnerNode::kCapacity * 7 / 8;
+  static constexpr int kLeafMin = LeafNode::kCapacity / 2;
+  static constexpr int kInnerMin = InnerNode::kCapacity / 2;
   // A full leaf passes some entries on to a neighbour with this much room, which
   // keeps leaves fuller than splitting alone would.
   static constexpr int kLeafRoom = LeafNode::kCapacity / 4;

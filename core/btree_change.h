@@ -209,7 +209,7 @@ void BPlusTree<Policy>::MendLeaf(Path& path) {
   const int left_child = child > 0 ? child - 1 : child;
   auto* left = static_cast<LeafNode*>(parent->children[left_child]);
   auto* right = static_cast<LeafNode*>(parent->children[left_child + 1]);
-  if (left->count + right->count <= kLeafMerge) {
+  if (left->count + right->count <= LeafNode::kCapacity) {
     left->TakeFront(*right, right->count);
     parent->summaries.set(left_child, SummaryOf(*left));
     RemoveChild(path, path.height - 1, left_child + 1);
@@ -270,7 +270,7 @@ void BPlusTree<Policy>::MendInner(Path& path, int level) {
   auto* left = static_cast<InnerNode*>(parent->children[left_child]);
   auto* right = static_cast<InnerNode*>(parent->children[left_child + 1]);
   const Entry between = parent->separator(left_child + 1);
-  if (left->count + right->count <= kInnerMerge) {
+  if (left->count + right->count <= InnerNode::kCapacity) {
     if (right->count > 0) left->TakeFront(*right, right->count, between);
     parent->summaries.set(left_child, left->LargestSummary());
     RemoveChild(path, level - 1, left_child + 1);
