@@ -1,0 +1,77 @@
+"""The error table: every reason that can arise, and that it changes nothing.
+
+Code, status and detail are taken apart and compared with the table by
+harness.Refusal; here each reason is provoked once.
+"""
+
+import pytest
+
+from daemon import Daemon
+from harness import refused, unchanged
+from provocations import PROVOKE, World
+from stubs import types_pb2 as types
+
+# What cannot arise yet, and what it waits for.
+NOT_YET = {
+    "MEMLOCK_LIMIT": "devices that pin memory",
+    "STORE_FULL": "the store",
+    "MEMORY_NOT_REGISTERED": "memory registration",
+    "MEMORY_UNSUITABLE": "memory registration",
+    "UNBOUND_MEMORY": "ImportSpace",
+    "SPACE_FROZEN": "devices that outlive the server",
+    "RELAY_DISCONNECTED": "relays",
+    "ACK_TIMEOUT": "relays",
+    "NOT_OWNER": "identities",
+    "ROLE_REQUIRED": "roles",
+    "PATH_NOT_ALLOWED": "devices opened by path",
+    "NO_IDENTITY": "identities",
+    "STORE_CORRUPT": "the store",
+    "EXPORT_CORRUPT": "ImportSpace",
+}
+# Those for which the space has a change under way that ends in the meantime, or that
+# meet a server which is about to end: nothing to compare with.
+MOVING = {"OVERLOADED", "REQUEST_IN_FLIGHT", "DRAINING"}
+
+
+@pytest.fixture
+def world(client):
+    """The file's server; and servers of the test's own, ended with it."""
+    started, worlds = [], []
+
+    def start(*arguments):
+        started.append(Daemon(*arguments).start())
+        return started[-1]
+
+    class Tracked(World):
+        """Closes its channels with the test."""
+
+        def elsewhere(self, *arguments):
+            other = super().elsewhere(*arguments)
+            worlds.append(other)
+            return other
+
+    yield Tracked(client, start)
+    for other in worlds:
+        other.client.close()
+    for daemon in started:
+        daemon.stop()
+
+
+@pytest.mark.parametrize("reason", PROVOKE)
+def test_reason(world, client, reason):
+    provoked = PROVOKE[reason](world)
+    there = provoked.client or client
+    names = [*provoked.names, *([provoked.space] if provoked.space else [])]
+    compared = [space.name for space in there.ListSpaces().spaces if space.name == provoked.space] \
+        if reason not in MOVING else []
+    with unchanged(there, *compared):
+        refusal = refused(reason, provoked)
+    for name in names:
+        assert name in refusal.message, f"{name!r} is not named: {refusal}"
+
+
+def test_the_table_is_whole():
+    """A reason that is new in the .proto files has to come into one of the lists."""
+    reasons = {name[len("REASON_"):] for name in types.Reason.keys()} - {"UNSPECIFIED"}
+    assert PROVOKE.keys() | NOT_YET.keys() == reasons
+    assert not PROVOKE.keys() & NOT_YET.keys()

@@ -1,0 +1,99 @@
+"""Reading the Watch streams of a space and of all spaces."""
+
+from daemon import scaled
+
+
+class Watcher:
+    """A Watch call. Every wait ends with the call's deadline at the latest."""
+
+    def __init__(self, client, space, **fields):
+        self._call = client.Watch(space=space, timeout=60, **fields)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._call.cancel()
+
+    def next(self):
+        """The next response."""
+        return next(self._call)
+
+    def snapshot(self):
+        """The events of the snapshot and its revision."""
+        events, revisions = [], set()
+        while True:
+            response = self.next()
+            revisions.add(response.revision)
+            assert len(revisions) == 1, "a snapshot of several revisions"
+            events += response.events
+            assert response.more != response.snapshot_end
+            if response.snapshot_end:
+                return events, response.revision
+
+    def change(self):
+        """The events of the next revision, all of its responses put together, and the
+        revision. Progress is passed over."""
+        events = []
+        while True:
+            response = self.next()
+            assert not response.snapshot_end
+            events += response.events
+            if events and not response.more:
+                return events, response.revision
+
+    def until(self, revision):
+        """[(events, revision)] of the changes up to `revision`."""
+        changes = []
+        while not changes or changes[-1][1] < revision:
+            changes.append(self.change())
+        return changes
+
+    def error(self):
+        """What ends the stream; whatever comes before is dropped."""
+        for _ in self._call:
+            pass
+        raise AssertionError("the stream ended without an error")
+
+
+def kinds(events):
+    """What sorts of events they are, in order."""
+    return [event.WhichOneof("event") for event in events]
+
+
+class SpacesWatcher:
+    """A WatchSpaces call."""
+
+    def __init__(self, client):
+        self._call = client.WatchSpaces(timeout=60)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._call.cancel()
+
+    def snapshot(self):
+        """The names of the spaces that there are."""
+        names = []
+        while True:
+            response = next(self._call)
+            if response.WhichOneof("event") == "snapshot_end":
+                return names
+            assert response.WhichOneof("event") == "created"
+            names.append(response.created.name)
+
+    def next_of(self, name):
+        """(kind, Space) of the next event of this space."""
+        while True:
+            response = next(self._call)
+            kind = response.WhichOneof("event")
+            assert kind in ("created", "changed", "deleted")
+            if getattr(response, kind).name == name:
+                return kind, getattr(response, kind)
+
+
+def seconds(count):
+    """A Duration message's fields for `count` seconds on an ordinary machine."""
+    nanos = int(scaled(count) * 1_000_000_000)
+    return dict(seconds=nanos // 1_000_000_000, nanos=nanos % 1_000_000_000)
