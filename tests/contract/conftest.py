@@ -5,9 +5,12 @@ import itertools
 
 import pytest
 
-from daemon import Daemon
-from harness import FIRST_FIT, Client, ranges
-from stubs import types_pb2 as types
+pytest.register_assert_rewrite("daemon", "device_table", "harness", "watching")
+
+# pylint: disable=wrong-import-position
+from daemon import Daemon  # noqa: E402
+from harness import FIRST_FIT, Client, ranges  # noqa: E402
+from stubs import types_pb2 as types  # noqa: E402
 
 _numbers = itertools.count(1)
 

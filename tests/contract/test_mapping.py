@@ -180,8 +180,8 @@ def test_the_identical_mapping_exists_already(client, space):
 
 
 @pytest.mark.parametrize("reason, fields", [
-    ("UNALIGNED", dict(hva=HVA + 1)), ("UNALIGNED", dict(size=PAGE + 1)), ("UNALIGNED", dict(size=1)),
-    ("UNALIGNED", dict(gpa=0x800)), ("UNALIGNED", dict(iova=0x1800)),
+    ("UNALIGNED", dict(hva=HVA + 1)), ("UNALIGNED", dict(size=PAGE + 1)),
+    ("UNALIGNED", dict(size=1)), ("UNALIGNED", dict(gpa=0x800)), ("UNALIGNED", dict(iova=0x1800)),
     ("EMPTY_RANGE", dict(size=0)),
     ("INVALID_ACCESS", dict(access=0)), ("INVALID_ACCESS", dict(access=4)),
     ("INVALID_LABEL", dict(label="x" * 65)), ("INVALID_LABEL", dict(label="a\nb")),

@@ -12,7 +12,8 @@ from stubs import types_pb2 as types
 
 MSI_WINDOW = (0xFEE00000, 0xFEEFFFFF)
 NAMES = ["a", "0", "a" * 63, "vm-1.net_0", "a--b"]
-BAD_NAMES = ["", "A", "-a", "a-", ".a", "a.", "_a", "a_", "a b", "a/b", "a" * 64, "ä", "a\n", "a\0b"]
+BAD_NAMES = ["", "A", "-a", "a-", ".a", "a.", "_a", "a_", "a b", "a/b", "a" * 64, "ä", "a\n",
+             "a\0b"]
 
 
 def test_defaults(client):
