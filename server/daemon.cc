@@ -1,6 +1,7 @@
 #include "server/daemon.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -209,6 +210,10 @@ int RunDaemon(const Config& config) {
   Services services(config, gate);
   absl::StatusOr<std::unique_ptr<Daemon>> started = Daemon::Start(config, gate, services.All());
   if (!started.ok()) {
+    // Said even where nothing is logged.
+    if (!spdlog::should_log(spdlog::level::critical)) {
+      fprintf(stderr, "iovad: %s\n", std::string(Message(started.status())).c_str());
+    }
     spdlog::critical("{}", Message(started.status()));
     return 1;
   }
