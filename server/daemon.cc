@@ -168,6 +168,8 @@ void Daemon::ServeConnections() {
 void Daemon::ShutDown() {
   if (server_ == nullptr) return;
   listener_->Stop();
+  socket_->StopListening();
+  tcp_.Reset();
   server_->Shutdown(std::chrono::system_clock::now() + kGoodbye);
   server_->Wait();
   server_.reset();

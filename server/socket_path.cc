@@ -107,14 +107,20 @@ absl::StatusOr<std::unique_ptr<SocketPath>> SocketPath::Claim(const std::string&
 }
 
 SocketPath::~SocketPath() {
+  StopListening();
+  // Removed while still locked, so that whoever opened it before finds, once it
+  // has the lock, that the file is no longer the one at the path.
+  if (lock_) unlink(lock_path_.c_str());
+}
+
+void SocketPath::StopListening() {
+  socket_.Reset();
   struct stat there;
   if (inode_ != 0 && lstat(path_.c_str(), &there) == 0 && there.st_dev == device_ &&
       there.st_ino == inode_) {
     unlink(path_.c_str());
   }
-  // Removed while still locked, so that whoever opened it before finds, once it
-  // has the lock, that the file is no longer the one at the path.
-  if (lock_) unlink(lock_path_.c_str());
+  inode_ = 0;
 }
 
 absl::Status SocketPath::Lock() {

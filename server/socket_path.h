@@ -49,8 +49,12 @@ class SocketPath {
   SocketPath(const SocketPath&) = delete;
   SocketPath& operator=(const SocketPath&) = delete;
 
+  // Closes and removes the socket, so that clients are refused instead of left
+  // waiting, and keeps the lock: a successor has to wait for the object's end.
+  void StopListening();
+
   const std::string& path() const { return path_; }
-  // Listening, non-blocking, close-on-exec.
+  // Listening, non-blocking, close-on-exec. Negative after StopListening.
   int fd() const { return socket_.get(); }
 
  private:

@@ -70,6 +70,15 @@ TEST(SocketPath, ListensAndLeavesNothingBehind) {
   EXPECT_FALSE(Exists(path + ".lock"));
 }
 
+TEST(SocketPath, StopListeningKeepsTheLock) {
+  const TemporaryDirectory directory;
+  const Claimed claimed = Claim(directory / "s");
+  ASSERT_TRUE(claimed.ok()) << claimed.status();
+  (*claimed)->StopListening();
+  EXPECT_FALSE(Exists(directory / "s"));
+  EXPECT_EQ(Claim(directory / "s").status().code(), absl::StatusCode::kAlreadyExists);
+}
+
 TEST(SocketPath, ModeIsExactWhateverTheUmask) {
   const TemporaryDirectory directory;
   for (const mode_t mask : {mode_t{0}, mode_t{022}, mode_t{0777}}) {
