@@ -1,0 +1,205 @@
+// iovactl space create|get|ls|rm
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "client/iovactl/commands.h"
+#include "client/iovactl/describe.h"
+#include "client/iovactl/options.h"
+#include "client/text/parse.h"
+
+namespace iovad::ctl {
+namespace {
+
+using client::Connection;
+
+// DEVICE or DEVICE:ASID.
+absl::StatusOr<v1::AttachmentSpec> ParseAttachment(std::string_view text) {
+  v1::AttachmentSpec spec;
+  const size_t colon = text.find(':');
+  spec.set_device(std::string(text.substr(0, colon)));
+  if (spec.device().empty()) return absl::InvalidArgumentError("a device's name is needed");
+  if (colon != std::string_view::npos) {
+    const absl::StatusOr<uint32_t> asid = ParseCount32(text.substr(colon + 1));
+    if (!asid.ok()) return asid.status();
+    spec.set_asid(*asid);
+  }
+  return spec;
+}
+
+struct CreateOptions {
+  std::string name;
+  std::string request_id;
+  std::optional<text::Bounds> range;
+  std::vector<text::Bounds> reserved;
+  bool reserve_nothing = false;
+  std::optional<v1::Placement> placement;
+  std::optional<uint64_t> page_size;
+  std::optional<uint64_t> max_mappings;
+  std::vector<std::pair<std::string, std::string>> labels;
+  std::vector<v1::AttachmentSpec> attachments;
+};
+
+v1::CreateSpaceRequest ToRequest(const CreateOptions& options) {
+  v1::CreateSpaceRequest request;
+  request.set_request_id(options.request_id);
+  request.set_space(options.name);
+  if (options.range.has_value()) {
+    *request.mutable_iova_range() = ToProto(options.range->first, options.range->last);
+  }
+  if (options.reserve_nothing) request.mutable_reserved();
+  for (const text::Bounds& range : options.reserved) {
+    *request.mutable_reserved()->add_ranges() = ToProto(range.first, range.last);
+  }
+  if (options.placement.has_value()) request.set_placement(*options.placement);
+  request.set_iova_page_size(options.page_size.value_or(0));
+  request.set_max_mappings(options.max_mappings.value_or(0));
+  for (const auto& [key, value] : options.labels) (*request.mutable_labels())[key] = value;
+  for (const v1::AttachmentSpec& spec : options.attachments) *request.add_attachments() = spec;
+  return request;
+}
+
+void AddCreate(CLI::App* parent, Context* context) {
+  CLI::App* app = parent->add_subcommand("create", "Make a space");
+  auto options = std::make_shared<CreateOptions>();
+  app->add_option("NAME", options->name, "Lower-case letters, digits, . _ -; at most 63")
+      ->required()
+      ->type_name("");
+  AddParsed(app, "--range", &options->range, text::ParseBounds,
+            "IOVAs that may be used (default 0-0xffffffffffff)")
+      ->type_name("RANGE");
+  CLI::Option* reserve = AddParsedList(app, "--reserve", &options->reserved, text::ParseBounds,
+                                       "IOVAs that are never used, instead of the x86 MSI window "
+                                       "0xfee00000-0xfeefffff; may be repeated")
+                             ->type_name("RANGE");
+  app->add_flag("--reserve-nothing", options->reserve_nothing, "Not even the MSI window")
+      ->excludes(reserve);
+  AddParsed(app, "--placement", &options->placement, ParsePlacement,
+            "Where mappings without a fixed IOVA go (default congruent)")
+      ->type_name("congruent|identity|first-fit");
+  AddParsed(app, "--page-size", &options->page_size, text::ParseSize,
+            "What everything must be aligned to (default 4K)")
+      ->type_name("SIZE");
+  AddParsed(app, "--max-mappings", &options->max_mappings, ParseCount, "Limit of this space")
+      ->type_name("N");
+  AddParsedList(app, "--label", &options->labels, ParseLabel,
+                "A note on the space; may be repeated")
+      ->type_name("KEY=VALUE");
+  AddParsedList(app, "--attach", &options->attachments, ParseAttachment,
+                "A device to push to, with its address space (default 0); may be repeated")
+      ->type_name("DEVICE[:ASID]");
+  app->add_option("--request-id", options->request_id,
+                  "Makes a repeat of this command safe: it gets the first one's answer")
+      ->type_name("ID");
+  AddExamples(app,
+              "# as most VMs want it\n"
+              "iovactl space create vm2\n"
+              "# on a device, placed as QEMU does, nothing reserved\n"
+              "iovactl space create vm3 --attach sim0:1 --placement first-fit --reserve-nothing\n"
+              "# all 64-bit addresses but two stretches\n"
+              "iovactl space create vm4 --range all --reserve 0xfee00000+1M --reserve 0-0xfffff");
+  app->callback([context, options] {
+    context->set_action([options](Context& c) {
+      return CallAndShow(c, &Connection::CreateSpace, ToRequest(*options),
+                         [](const v1::CreateSpaceResponse& r, const Palette& palette) {
+                           return SpaceText(r.space(), palette);
+                         });
+    });
+  });
+}
+
+void AddGet(CLI::App* parent, Context* context) {
+  CLI::App* app = parent->add_subcommand("get", "Show a space");
+  auto request = std::make_shared<v1::GetSpaceRequest>();
+  AddSpace(app, request->mutable_space());
+  AddExamples(app,
+              "iovactl space get vm1\n"
+              "# the uid, for --space-uid\n"
+              "iovactl space get vm1 --output json | jq -r .space.uid");
+  app->callback([context, request] {
+    context->set_action([request](Context& c) {
+      return CallAndShow(c, &Connection::GetSpace, *request,
+                         [](const v1::GetSpaceResponse& r, const Palette& palette) {
+                           return SpaceText(r.space(), palette);
+                         });
+    });
+  });
+}
+
+absl::StatusOr<int> ListSpaces(Context& context) {
+  const absl::StatusOr<Connection*> connection = context.Connect();
+  if (!connection.ok()) return connection.status();
+  v1::ListSpacesResponse all;
+  v1::ListSpacesRequest request;
+  do {
+    absl::StatusOr<v1::ListSpacesResponse> page =
+        (*connection)->ListSpaces(request, context.call_options());
+    if (!page.ok()) return page.status();
+    request.set_page_token(page->next_page_token());
+    page->clear_next_page_token();
+    all.MergeFrom(*page);
+  } while (!request.page_token().empty());
+  Output& out = context.out();
+  if (out.json()) {
+    out.WriteJson({{"spaces", MessageToJson(all)["spaces"]}});
+  } else {
+    out.Write(SpaceTable(all.spaces(), out.palette()));
+  }
+  return kDone;
+}
+
+void AddLs(CLI::App* parent, Context* context) {
+  CLI::App* app = parent->add_subcommand("ls", "List all spaces");
+  AddExamples(app,
+              "iovactl space ls\n"
+              "iovactl space ls --output json | jq -r '.spaces[].name'");
+  app->callback([context] { context->set_action(ListSpaces); });
+}
+
+void AddRm(CLI::App* parent, Context* context) {
+  CLI::App* app = parent->add_subcommand("rm", "Remove a space and detach its devices");
+  struct Options {
+    std::string space;
+    bool force = false;
+    ChangeOptions change;
+  };
+  auto options = std::make_shared<Options>();
+  AddSpace(app, &options->space);
+  app->add_flag("--force", options->force,
+                "Unmap everything first; without it the space must be empty");
+  AddChangeOptions(app, &options->change, Validate::kNone);
+  AddExamples(app,
+              "# with everything that is mapped in it\n"
+              "iovactl space rm vm1 --force");
+  app->callback([context, options] {
+    context->set_action([options](Context& c) {
+      v1::DeleteSpaceRequest request;
+      request.set_space(options->space);
+      request.set_force(options->force);
+      Apply(options->change, &request);
+      return CallAndShow(c, &Connection::DeleteSpace, request,
+                         [&](const v1::DeleteSpaceResponse&, const Palette&) {
+                           return absl::StrCat("space ", options->space, " removed\n");
+                         });
+    });
+  });
+}
+
+}  // namespace
+
+void AddSpaceCommands(CLI::App* parent, Context* context) {
+  CLI::App* app = parent->add_subcommand("space", "Make, show, list and remove spaces");
+  app->require_subcommand(1);
+  AddCreate(app, context);
+  AddGet(app, context);
+  AddLs(app, context);
+  AddRm(app, context);
+  AddExamples(app,
+              "iovactl space create vm2 --attach sim0:1\n"
+              "iovactl space ls\n"
+              "iovactl space rm vm2");
+}
+
+}  // namespace iovad::ctl
