@@ -45,11 +45,12 @@ namespace iovad::btree {
 // Key to slot; keys are unique.
 struct PlainPolicy {
   static constexpr int kLeafCapacity = 40;
-  static constexpr int kInnerKeys = 32;
+  static constexpr int kInnerKeys = 64;
   static constexpr bool kSlots = true;
   static constexpr bool kEnds = false;
   static constexpr bool kDuplicates = false;
   static constexpr bool kSummary = false;
+  static constexpr bool kRunning = false;
   static uint64_t Summary(uint64_t, uint64_t) { return 0; }
 };
 
@@ -103,8 +104,12 @@ class BPlusTree {
     int index = 0;  // set by Seek
   };
 
-  explicit BPlusTree(Policy policy = Policy())
-      : policy_(policy), leaves_(sizeof(LeafNode)), inners_(sizeof(InnerNode)) {
+  // Trees may share an arena, which then outlives them.
+  explicit BPlusTree(Policy policy = Policy(), ChunkArena* arena = nullptr)
+      : policy_(policy),
+        arena_(arena == nullptr ? &own_arena_ : arena),
+        leaves_(sizeof(LeafNode), arena_),
+        inners_(sizeof(InnerNode), arena_) {
     root_ = NewLeaf();
   }
   BPlusTree(const BPlusTree&) = delete;
@@ -112,8 +117,8 @@ class BPlusTree {
 
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
-  // Bytes held by the tree's pools, unused blocks included.
-  size_t memory_bytes() const { return leaves_.memory_bytes() + inners_.memory_bytes(); }
+  // Bytes held by the tree's own arena; 0 when it shares another.
+  size_t memory_bytes() const { return own_arena_.memory_bytes(); }
   const Policy& policy() const { return policy_; }
 
   // --- Look-ups -----------------------------------------------------------
@@ -185,6 +190,20 @@ class BPlusTree {
     return VisitOverlappingIn(root_, 0, first, last, f, cost);
   }
 
+  // The same for points side by side: `leaves[q]` is the only leaf with answers
+  // to point q, or null when there may be several (then ask `VisitOverlapping`).
+  template <typename KeyAt>
+  void OverlapLeavesFor(int n, KeyAt key_at, const LeafNode** leaves) const;
+  // Calls `f(entry)` for each entry of one leaf that meets [first, last].
+  template <typename F>
+  static bool VisitLeaf(const LeafNode& leaf, uint64_t first, uint64_t last, F&& f) {
+    const int n = leaf.UpperBound(last);
+    for (int i = 0; i < n; ++i) {
+      if (leaf.ends.values[i] >= first && !f(leaf.entry(i))) return false;
+    }
+    return true;
+  }
+
   int height() const { return height_; }
 
   // --- Changes ------------------------------------------------------------
@@ -254,8 +273,9 @@ class BPlusTree {
   static constexpr int kLeafMin = LeafNode::kCapacity / 2;
   static constexpr int kInnerMin = InnerNode::kCapacity / 2;
   // A full leaf passes some entries on to a neighbour with this much room, which
-  // keeps leaves fuller than splitting alone would.
-  static constexpr int kLeafRoom = LeafNode::kCapacity / 4;
+  // keeps leaves fuller than splitting alone would. At least 2, since half of
+  // it, rounded up, must leave room in both.
+  static constexpr int kLeafRoom = std::max(LeafNode::kCapacity / 8, 2);
 
   static Position At(const LeafNode* leaf, int index) {
     if (index < leaf->count) return Position(leaf, index);
@@ -307,6 +327,8 @@ class BPlusTree {
                           SearchCost* cost) const;
 
   Policy policy_;
+  ChunkArena own_arena_;
+  ChunkArena* arena_;
   BlockPool leaves_;
   BlockPool inners_;
   void* root_;

@@ -39,8 +39,8 @@ void BPlusTree<Policy>::MakeRoom(Path& path, const Entry& entry) {
       if (left->count <= LeafNode::kCapacity - kLeafRoom) {
         left->TakeFront(*leaf, (leaf->count - left->count + 1) / 2);
         parent->SetSeparator(child, leaf->entry(0));
-        parent->summaries.set(child - 1, SummaryOf(*left));
-        parent->summaries.set(child, SummaryOf(*leaf));
+        parent->SetSummary(child - 1, SummaryOf(*left));
+        parent->SetSummary(child, SummaryOf(*leaf));
         return;
       }
     }
@@ -49,8 +49,8 @@ void BPlusTree<Policy>::MakeRoom(Path& path, const Entry& entry) {
       if (right->count <= LeafNode::kCapacity - kLeafRoom) {
         right->TakeBack(*leaf, (leaf->count - right->count + 1) / 2);
         parent->SetSeparator(child + 1, right->entry(0));
-        parent->summaries.set(child, SummaryOf(*leaf));
-        parent->summaries.set(child + 1, SummaryOf(*right));
+        parent->SetSummary(child, SummaryOf(*leaf));
+        parent->SetSummary(child + 1, SummaryOf(*right));
         return;
       }
     }
@@ -60,7 +60,7 @@ void BPlusTree<Policy>::MakeRoom(Path& path, const Entry& entry) {
   right->TakeBack(*leaf, leaf->count / 2);
   if (path.height > 0) {
     const auto& step = path.steps[path.height - 1];
-    step.node->summaries.set(step.child, SummaryOf(*leaf));
+    step.node->SetSummary(step.child, SummaryOf(*leaf));
   }
   InsertChild(path, path.height - 1, right->entry(0), right, SummaryOf(*right));
 }
@@ -81,9 +81,9 @@ void BPlusTree<Policy>::InsertChild(Path& path, int level, const Entry& separato
   if (level < 0) {
     InnerNode* root = NewInner();
     root->children[0] = root_;
-    root->summaries.set(0, height_ == 0 ? SummaryOf(*static_cast<LeafNode*>(root_))
-                                        : static_cast<InnerNode*>(root_)->LargestSummary());
     root->count = 1;
+    root->SetSummary(0, height_ == 0 ? SummaryOf(*static_cast<LeafNode*>(root_))
+                                     : static_cast<InnerNode*>(root_)->LargestSummary());
     root->Insert(1, separator, child, summary);
     root_ = root;
     ++height_;
@@ -102,8 +102,8 @@ void BPlusTree<Policy>::InsertChild(Path& path, int level, const Entry& separato
     // Ascending insertion: what is full stays full.
     between = separator;
     right->children[0] = child;
-    right->summaries.set(0, summary);
     right->count = 1;
+    right->SetSummary(0, summary);
   } else {
     between = right->TakeBack(*node, node->count / 2, Entry{});
     if (at <= node->count) {
@@ -114,7 +114,7 @@ void BPlusTree<Policy>::InsertChild(Path& path, int level, const Entry& separato
   }
   if (level > 0) {
     const auto& step = path.steps[level - 1];
-    step.node->summaries.set(step.child, node->LargestSummary());
+    step.node->SetSummary(step.child, node->LargestSummary());
   }
   InsertChild(path, level - 1, between, right, right->LargestSummary());
 }
@@ -178,7 +178,7 @@ void BPlusTree<Policy>::RaiseSummary(Path& path, uint64_t summary) {
   for (int level = path.height - 1; level >= 0; --level) {
     auto& [node, child] = path.steps[level];
     if (node->summaries.get(child) >= summary) return;
-    node->summaries.set(child, summary);
+    node->SetSummary(child, summary);
   }
 }
 
@@ -192,7 +192,7 @@ void BPlusTree<Policy>::LowerSummary(Path& path, uint64_t was) {
   for (int level = path.height - 1; level >= 0; --level) {
     auto& [node, child] = path.steps[level];
     if (node->summaries.get(child) == now) return;
-    node->summaries.set(child, now);
+    node->SetSummary(child, now);
     now = node->LargestSummary();
   }
 }
@@ -211,7 +211,7 @@ void BPlusTree<Policy>::MendLeaf(Path& path) {
   auto* right = static_cast<LeafNode*>(parent->children[left_child + 1]);
   if (left->count + right->count <= LeafNode::kCapacity) {
     left->TakeFront(*right, right->count);
-    parent->summaries.set(left_child, SummaryOf(*left));
+    parent->SetSummary(left_child, SummaryOf(*left));
     RemoveChild(path, path.height - 1, left_child + 1);
     return;
   }
@@ -221,8 +221,8 @@ void BPlusTree<Policy>::MendLeaf(Path& path) {
     right->TakeBack(*left, (left->count - right->count) / 2);
   }
   parent->SetSeparator(left_child + 1, right->entry(0));
-  parent->summaries.set(left_child, SummaryOf(*left));
-  parent->summaries.set(left_child + 1, SummaryOf(*right));
+  parent->SetSummary(left_child, SummaryOf(*left));
+  parent->SetSummary(left_child + 1, SummaryOf(*right));
 }
 
 // Takes an empty child out of the path's node at `level` and frees it.
@@ -272,7 +272,7 @@ void BPlusTree<Policy>::MendInner(Path& path, int level) {
   const Entry between = parent->separator(left_child + 1);
   if (left->count + right->count <= InnerNode::kCapacity) {
     if (right->count > 0) left->TakeFront(*right, right->count, between);
-    parent->summaries.set(left_child, left->LargestSummary());
+    parent->SetSummary(left_child, left->LargestSummary());
     RemoveChild(path, level - 1, left_child + 1);
     return;
   }
@@ -283,8 +283,8 @@ void BPlusTree<Policy>::MendInner(Path& path, int level) {
     now_between = right->TakeBack(*left, (left->count - right->count) / 2, between);
   }
   parent->SetSeparator(left_child + 1, now_between);
-  parent->summaries.set(left_child, left->LargestSummary());
-  parent->summaries.set(left_child + 1, right->LargestSummary());
+  parent->SetSummary(left_child, left->LargestSummary());
+  parent->SetSummary(left_child + 1, right->LargestSummary());
 }
 
 }  // namespace iovad::btree

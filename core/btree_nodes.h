@@ -11,11 +11,14 @@
 //  1. Keys ascend; those at and beyond the count are `kMaxAddress`.
 //  2. Separator i of an inner node is above every entry of child i and not above
 //     any entry of child i + 1.
-//  3. Summary i of an inner node is the largest of the summaries in child i.
+//  3. Summary i of an inner node is the largest of the summaries in child i;
+//     running summary i, where a policy wants it, the largest of those in the
+//     children up to i.
 #ifndef IOVAD_CORE_BTREE_NODES_H_
 #define IOVAD_CORE_BTREE_NODES_H_
 
 #include <algorithm>
+#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -115,7 +118,9 @@ struct alignas(kCacheLine) Leaf {
   // Index behind the last entry whose key is not above `key`.
   int UpperBound(uint64_t key) const { return CountUpTo<kCapacity>(keys, count, key); }
 
+  // Requires room.
   void Insert(int i, const Entry& e) {
+    assert(count < kCapacity);
     MoveElements(keys, i + 1, keys, i, count - i);
     MoveElements(ends, i + 1, ends, i, count - i);
     MoveElements(slots, i + 1, slots, i, count - i);
@@ -176,12 +181,20 @@ struct alignas(kCacheLine) Inner {
   uint64_t keys[kKeys];  // separators; `count - 1` of them are in use
   void* children[kCapacity];
   [[no_unique_address]] OptionalArray<uint64_t, kCapacity, Policy::kSummary> summaries;
+  [[no_unique_address]] OptionalArray<uint64_t, kCapacity, Policy::kRunning> running;
   [[no_unique_address]] OptionalArray<uint32_t, kCapacity, Policy::kDuplicates> key_slots;
   int count;
 
   void Clear() {
     std::fill_n(keys, kKeys, kMaxAddress);
     count = 0;
+  }
+
+  void SetSummary(int i, uint64_t summary) {
+    if constexpr (Policy::kSummary) {
+      summaries.values[i] = summary;
+      UpdateRunning(i);
+    }
   }
 
   // The child in which (key, slot) is or belongs.
@@ -197,7 +210,9 @@ struct alignas(kCacheLine) Inner {
 
   uint64_t LargestSummary() const {
     uint64_t largest = 0;
-    if constexpr (Policy::kSummary) {
+    if constexpr (Policy::kRunning) {
+      largest = count == 0 ? 0 : running.values[count - 1];
+    } else if constexpr (Policy::kSummary) {
       for (int i = 0; i < count; ++i) largest = std::max(largest, summaries.values[i]);
     }
     return largest;
@@ -205,6 +220,7 @@ struct alignas(kCacheLine) Inner {
 
   // Puts a child at `i` >= 1, its separator between it and the child before.
   void Insert(int i, const Entry& separator, void* child, uint64_t summary) {
+    assert(count < kCapacity);
     MoveElements(keys, i, keys, i - 1, count - i);
     MoveElements(key_slots, i, key_slots, i - 1, count - i);
     MoveElements(children, i + 1, children, i, count - i);
@@ -213,6 +229,7 @@ struct alignas(kCacheLine) Inner {
     children[i] = child;
     summaries.set(i, summary);
     ++count;
+    RebuildRunning();
   }
   // Takes out the child at `i`, and the separator before it (of the first child:
   // the one behind it).
@@ -224,6 +241,7 @@ struct alignas(kCacheLine) Inner {
     MoveElements(summaries, i, summaries, i + 1, count - 1 - i);
     --count;
     if (count >= 1) keys[count - 1] = kMaxAddress;
+    RebuildRunning();
   }
   // The separator between child `i` - 1 and child `i`.
   void SetSeparator(int i, const Entry& separator) {
@@ -249,6 +267,8 @@ struct alignas(kCacheLine) Inner {
     MoveElements(from.children, 0, from.children, n, from.count);
     MoveElements(from.summaries, 0, from.summaries, n, from.count);
     from.ClearUnusedKeys();
+    RebuildRunning();
+    from.RebuildRunning();
     return now_between;
   }
   // Moves the last `n` children of `from`, fewer than it has, before the first
@@ -270,6 +290,8 @@ struct alignas(kCacheLine) Inner {
     from.count = start;
     from.ClearUnusedKeys();
     ClearUnusedKeys();
+    RebuildRunning();
+    from.RebuildRunning();
     return now_between;
   }
 
@@ -279,6 +301,28 @@ struct alignas(kCacheLine) Inner {
   }
 
  private:
+  // After summary `from` changed.
+  void UpdateRunning(int from) {
+    if constexpr (Policy::kRunning) {
+      uint64_t largest = from == 0 ? 0 : running.values[from - 1];
+      for (int i = from; i < count; ++i) {
+        largest = std::max(largest, summaries.values[i]);
+        // From where one stays as it was, all do.
+        if (i > from && running.values[i] == largest) return;
+        running.values[i] = largest;
+      }
+    }
+  }
+  void RebuildRunning() {
+    if constexpr (Policy::kRunning) {
+      uint64_t largest = 0;
+      for (int i = 0; i < count; ++i) {
+        largest = std::max(largest, summaries.values[i]);
+        running.values[i] = largest;
+      }
+    }
+  }
+
   void ClearUnusedKeys() {
     const int used = std::max(count - 1, 0);
     std::fill(keys + used, keys + kKeys, kMaxAddress);

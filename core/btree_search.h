@@ -118,25 +118,52 @@ template <typename Policy>
 template <typename F>
 bool BPlusTree<Policy>::VisitOverlappingIn(const void* node, int level, uint64_t first,
                                            uint64_t last, F& f, SearchCost* cost) const {
-  static_assert(Policy::kSummary && Policy::kEnds);
-  if (cost != nullptr) ++cost->nodes;
-  if (level == height_) {
-    const auto* leaf = static_cast<const LeafNode*>(node);
-    const int n = leaf->UpperBound(last);
-    for (int i = 0; i < n; ++i) {
-      if (leaf->ends.values[i] < first) continue;
-      if (cost != nullptr) ++cost->answers;
-      if (!f(leaf->entry(i))) return false;
+  static_assert(Policy::kRunning && Policy::kEnds);
+  for (; level < height_; ++level) {
+    if (cost != nullptr) ++cost->nodes;
+    const auto* inner = static_cast<const InnerNode*>(node);
+    const int at = CountUpTo<InnerNode::kKeys>(inner->keys, inner->count - 1, last);
+    // Of the children before, all of whose entries begin in time, few reach far
+    // enough. Mostly none does, and one number says so.
+    if (at > 0 && inner->running.values[at - 1] >= first) {
+      for (int i = 0; i < at; ++i) {
+        if (inner->summaries.values[i] < first) continue;
+        if (!VisitOverlappingIn(inner->children[i], level + 1, first, last, f, cost)) return false;
+      }
     }
-    return true;
+    node = inner->children[at];
   }
-  const auto* inner = static_cast<const InnerNode*>(node);
-  const int n = CountUpTo<InnerNode::kKeys>(inner->keys, inner->count - 1, last) + 1;
-  for (int i = 0; i < n; ++i) {
-    if (inner->summaries.values[i] < first) continue;
-    if (!VisitOverlappingIn(inner->children[i], level + 1, first, last, f, cost)) return false;
+  if (cost != nullptr) ++cost->nodes;
+  return VisitLeaf(*static_cast<const LeafNode*>(node), first, last, [&](const Entry& e) {
+    if (cost != nullptr) ++cost->answers;
+    return f(e);
+  });
+}
+
+template <typename Policy>
+template <typename KeyAt>
+void BPlusTree<Policy>::OverlapLeavesFor(int n, KeyAt key_at, const LeafNode** leaves) const {
+  static_assert(Policy::kRunning && Policy::kEnds);
+  const void* nodes[kGroup];
+  bool several[kGroup] = {};
+  for (int q = 0; q < n; ++q) nodes[q] = root_;
+  for (int level = 0; level < height_; ++level) {
+    for (int q = 0; q < n; ++q) {
+      const auto* inner = static_cast<const InnerNode*>(nodes[q]);
+      const uint64_t key = key_at(q);
+      const int at = CountUpTo<InnerNode::kKeys>(inner->keys, inner->count - 1, key);
+      several[q] |= at > 0 && inner->running.values[at - 1] >= key;
+      nodes[q] = inner->children[at];
+      if (level + 1 < height_) {
+        static_cast<const InnerNode*>(nodes[q])->PrefetchKeys();
+      } else {
+        static_cast<const LeafNode*>(nodes[q])->Prefetch();
+      }
+    }
   }
-  return true;
+  for (int q = 0; q < n; ++q) {
+    leaves[q] = several[q] ? nullptr : static_cast<const LeafNode*>(nodes[q]);
+  }
 }
 
 }  // namespace iovad::btree

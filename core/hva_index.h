@@ -34,15 +34,19 @@ class HvaIndex {
  public:
   struct OverlapPolicy {
     static constexpr int kLeafCapacity = 40;
-    static constexpr int kInnerKeys = 32;
+    static constexpr int kInnerKeys = 64;
     static constexpr bool kSlots = true;
     static constexpr bool kEnds = true;
     static constexpr bool kDuplicates = true;
     static constexpr bool kSummary = true;
+    static constexpr bool kRunning = true;
     static uint64_t Summary(uint64_t, uint64_t end) { return end; }
   };
   using Tree = btree::BPlusTree<OverlapPolicy>;
   using Path = Tree::Path;
+
+  // See BPlusTree about the arena.
+  explicit HvaIndex(ChunkArena* arena = nullptr) : tree_(OverlapPolicy(), arena) {}
 
   // Requires that (range, slot) is not there yet.
   void Insert(HvaRange range, uint32_t slot) {
@@ -78,14 +82,35 @@ class HvaIndex {
         [&f](const btree::Entry& e) { return f(e.slot, HvaRange(Hva(e.key), Hva(e.end))); }, cost);
   }
 
-  // Starts to fetch what a query or a change at `at(0)` to `at(n - 1)` is likely
-  // to read. `n` is at most 16.
-  template <typename HvaAt>
-  void Prefetch(int n, HvaAt at) const {
-    const Tree::LeafNode* leaves[Tree::kGroup];
-    tree_.LeavesFor(
-        n, [&at](int q) { return at(q).value(); }, leaves);
-  }
+  // Looks up points side by side, at most `kGroup` of them. First the constructor
+  // finds where each is answered and starts to fetch that; what `ForEach` of
+  // point q calls is that of `ForEachOverlapping`.
+  static constexpr int kGroup = Tree::kGroup;
+  class PointGroup {
+   public:
+    template <typename HvaAt>
+    PointGroup(const HvaIndex& index, int n, HvaAt at) : index_(index) {
+      index.tree_.OverlapLeavesFor(
+          n, [&at](int q) { return at(q).value(); }, leaves_);
+    }
+    // `point` is the one that the group was made for as number q.
+    template <typename F>
+    void ForEach(int q, Hva point, F&& f) const {
+      if (leaves_[q] == nullptr) {
+        index_.ForEachOverlapping(HvaRange(point, point), f);
+        return;
+      }
+      Tree::VisitLeaf(*leaves_[q], point.value(), point.value(),
+                      [&f](const btree::Entry& e) { return f(e.slot); });
+    }
+
+   private:
+    const HvaIndex& index_;
+    const Tree::LeafNode* leaves_[kGroup];
+  };
+
+  // Starts to fetch what a change at `first` will most likely read.
+  void Prefetch(Hva first) const { tree_.LeafFor(first.value(), 0); }
 
   size_t size() const { return tree_.size(); }
   size_t memory_bytes() const { return sizeof(*this) + tree_.memory_bytes(); }

@@ -107,7 +107,7 @@ Mapping MappingTable::Remove(const Mapping* mapping) {
   const uint64_t gpa = mapping->gpa().first().value();
   by_gpa_.Descend(gpa, 0, paths.gpa);
   // Fetches the likely leaf, while the exact one needs the slot.
-  guest_by_hva_.Prefetch(1, [&](int) { return hva.first(); });
+  guest_by_hva_.Prefetch(hva.first());
   [[maybe_unused]] const bool found = by_iova_.Seek(paths.iova, iova, 0);
   assert(found);
   const uint32_t slot = paths.iova.leaf->slots.get(paths.iova.index);
@@ -121,8 +121,8 @@ Mapping MappingTable::Remove(const Mapping* mapping) {
   return slab_.Remove(slot);
 }
 
-void MappingTable::Clear() {
-  while (!by_id_.empty()) Remove(&slab_[by_id_.Last().slot()]);
+MappingTable::~MappingTable() {
+  for (Tree::Position at = by_id_.First(); at.valid(); at = at.Next()) slab_.Remove(at.slot());
 }
 
 const Mapping* MappingTable::FindById(MappingId id) const {
@@ -228,7 +228,7 @@ void MappingTable::FindBestBatchByHva(std::span<const HvaRange> queries,
   for (size_t start = 0; start < queries.size(); start += kGroup) {
     const size_t n = std::min<size_t>(kGroup, queries.size() - start);
     const auto first_of = [&](int q) { return queries[start + static_cast<size_t>(q)].first(); };
-    guest_by_hva_.Prefetch(static_cast<int>(n), first_of);
+    const HvaIndex::PointGroup guests(guest_by_hva_, static_cast<int>(n), first_of);
     const Tree::LeafNode* host_leaves[kGroup];
     if (!host_by_hva_.empty()) {
       host_by_hva_.LeavesFor(
@@ -237,7 +237,7 @@ void MappingTable::FindBestBatchByHva(std::span<const HvaRange> queries,
     for (size_t q = 0; q < n; ++q) {
       const Hva first = queries[start + q].first();
       counts[q] = 0;
-      guest_by_hva_.ForEachOverlapping(HvaRange(first, first), [&](uint32_t value) {
+      guests.ForEach(static_cast<int>(q), first, [&](uint32_t value) {
         if (counts[q] < kCandidates) {
           candidates[q][counts[q]] = SlotOf(value);
           slab_.Prefetch(SlotOf(value));
@@ -301,17 +301,14 @@ void MappingTable::PrefetchChanges(std::span<const Change> changes) const {
     }
   }
   by_gpa_.LeavesFor(guests, key_at, leaves);
-  guests = 0;
   for (int q = 0; q < n; ++q) {
     const Change& change = changes[static_cast<size_t>(q)];
-    if (change.gpa) keys[guests++] = change.hva.value();
+    if (change.gpa) guest_by_hva_.Prefetch(change.hva);
   }
-  guest_by_hva_.Prefetch(guests, [&keys](int q) { return Hva(keys[q]); });
 }
 
 size_t MappingTable::memory_bytes() const {
-  return sizeof(*this) + slab_.memory_bytes() + by_id_.memory_bytes() + by_iova_.memory_bytes() +
-         by_gpa_.memory_bytes() + host_by_hva_.memory_bytes() + guest_by_hva_.memory_bytes();
+  return sizeof(*this) + slab_.memory_bytes() + arena_.memory_bytes();
 }
 
 }  // namespace iovad

@@ -35,6 +35,7 @@
 #include "core/hva_index.h"
 #include "core/mapping.h"
 #include "core/mapping_slab.h"
+#include "core/memory_chunk.h"
 #include "core/types.h"
 
 namespace iovad {
@@ -48,7 +49,7 @@ struct HvaMatch {
 class MappingTable {
  public:
   MappingTable() = default;
-  ~MappingTable() { Clear(); }
+  ~MappingTable();
   MappingTable(const MappingTable&) = delete;
   MappingTable& operator=(const MappingTable&) = delete;
 
@@ -62,7 +63,6 @@ class MappingTable {
   Mapping Remove(MappingId id);
   // Requires that it points into this table.
   Mapping Remove(const Mapping* mapping);
-  void Clear();
 
   // --- One mapping --------------------------------------------------------
 
@@ -178,11 +178,12 @@ class MappingTable {
                  const Mapping** found) const;
 
   MappingSlab slab_;
-  Tree by_id_;
-  Tree by_iova_;
-  Tree by_gpa_;
-  Tree host_by_hva_;
-  HvaIndex guest_by_hva_;
+  ChunkArena arena_;  // of all the indexes
+  Tree by_id_{btree::PlainPolicy(), &arena_};
+  Tree by_iova_{btree::PlainPolicy(), &arena_};
+  Tree by_gpa_{btree::PlainPolicy(), &arena_};
+  Tree host_by_hva_{btree::PlainPolicy(), &arena_};
+  HvaIndex guest_by_hva_{&arena_};
 };
 
 template <typename LastOf>
@@ -225,21 +226,21 @@ void MappingTable::ForEachHvaBatch(std::span<const Hva> points, F&& f) const {
   for (size_t start = 0; start < points.size(); start += kGroup) {
     const size_t n = std::min<size_t>(kGroup, points.size() - start);
     const auto key_at = [&](int q) { return points[start + static_cast<size_t>(q)]; };
-    guest_by_hva_.Prefetch(static_cast<int>(n), key_at);
+    const HvaIndex::PointGroup guests(guest_by_hva_, static_cast<int>(n), key_at);
     if (!host_by_hva_.empty()) {
       const Tree::LeafNode* leaves[kGroup];
       host_by_hva_.LeavesFor(
           static_cast<int>(n), [&](int q) { return key_at(q).value(); }, leaves);
     }
     for (size_t query = start; query < start + n; ++query) {
-      const HvaRange point(points[query], points[query]);
       const auto add = [&](uint32_t slot) {
         slab_.Prefetch(slot);
         hits[count++] = {query, slot};
         if (count == kPending) flush();
         return true;
       };
-      guest_by_hva_.ForEachOverlapping(point, [&](uint32_t value) { return add(SlotOf(value)); });
+      guests.ForEach(static_cast<int>(query - start), points[query],
+                     [&](uint32_t value) { return add(SlotOf(value)); });
       if (host_by_hva_.empty()) continue;
       // Whether it reaches the point is known from the mapping only.
       const Tree::Position at = host_by_hva_.FindAtOrBefore(points[query].value());

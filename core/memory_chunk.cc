@@ -50,16 +50,30 @@ MemoryChunk::~MemoryChunk() {
   }
 }
 
+ChunkArena::Piece ChunkArena::Take(size_t least, size_t wanted) {
+  if (static_cast<size_t>(fresh_end_ - fresh_) < least) {
+    // What is left of the last chunk is given up: less than one block. As much
+    // again as there is, so that small tables stay small, then one huge page at
+    // a time.
+    MemoryChunk chunk = MemoryChunk::Allocate(
+        total_bytes_ >= kHugePage ? kHugePage : std::max(total_bytes_, least));
+    fresh_ = chunk.data();
+    fresh_end_ = fresh_ + chunk.bytes();
+    total_bytes_ += chunk.bytes();
+    chunks_.push_back(std::move(chunk));
+  }
+  const Piece piece{fresh_, std::min(wanted, static_cast<size_t>(fresh_end_ - fresh_))};
+  fresh_ += piece.bytes;
+  return piece;
+}
+
 void BlockPool::Grow() {
-  // As much again as there is, so that small trees stay small, then one huge
-  // page at a time.
-  const size_t wanted =
-      total_bytes_ >= kHugePage ? kHugePage : std::max(total_bytes_, block_bytes_);
-  MemoryChunk chunk = MemoryChunk::Allocate(wanted);
-  fresh_ = chunk.data();
-  fresh_end_ = fresh_ + chunk.bytes() / block_bytes_ * block_bytes_;
-  total_bytes_ += chunk.bytes();
-  chunks_.push_back(std::move(chunk));
+  constexpr size_t kMostAtOnce = size_t{128} << 10;
+  const size_t wanted = std::max(std::min(total_bytes_ / 4, kMostAtOnce), block_bytes_);
+  const ChunkArena::Piece piece = arena_->Take(block_bytes_, wanted / block_bytes_ * block_bytes_);
+  fresh_ = piece.data;
+  fresh_end_ = fresh_ + piece.bytes / block_bytes_ * block_bytes_;
+  total_bytes_ += piece.bytes;
 }
 
 }  // namespace iovad

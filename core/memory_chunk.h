@@ -11,11 +11,13 @@
 // Invariants.
 //  1. A chunk starts at a multiple of 64, a huge one at a multiple of 2 MiB.
 //  2. A block of a pool keeps its address until it is freed.
-//  3. A pool holds at most twice the memory of the most blocks that were ever in
-//     use at once (up to 2 MiB), above that 2 MiB more than they.
+//  3. A pool holds at most a quarter more than the most blocks that were ever in
+//     use at once, and never more than 128 KiB more; an arena holds at most twice
+//     what its pools do, and never more than 2 MiB more.
 //
 // Example:
-//   BlockPool pool(512);
+//   ChunkArena arena;
+//   BlockPool pool(512, &arena);
 //   void* block = pool.Allocate();
 //   pool.Free(block);
 #ifndef IOVAD_CORE_MEMORY_CHUNK_H_
@@ -66,19 +68,34 @@ class MemoryChunk {
   bool mapped_ = false;  // by mmap, not from the heap
 };
 
-// Blocks of one size, reused when freed. Destroying the pool frees them all.
+// Where pools get their memory: they share its large chunks. Destroying it frees
+// everything.
+class ChunkArena {
+ public:
+  struct Piece {
+    std::byte* data;
+    size_t bytes;
+  };
+  // Between `least` and `wanted` bytes, both multiples of 64.
+  Piece Take(size_t least, size_t wanted);
+
+  // Bytes held, whether handed out or not.
+  size_t memory_bytes() const { return total_bytes_; }
+
+ private:
+  std::vector<MemoryChunk> chunks_;
+  size_t total_bytes_ = 0;
+  std::byte* fresh_ = nullptr;  // [fresh_, fresh_end_) was never handed out
+  std::byte* fresh_end_ = nullptr;
+};
+
+// Blocks of one size, reused when freed.
 class BlockPool {
  public:
-  // `block_bytes` is a multiple of 64.
-  explicit BlockPool(size_t block_bytes) : block_bytes_(block_bytes) {}
-  BlockPool(BlockPool&& other) noexcept
-      : block_bytes_(other.block_bytes_),
-        chunks_(std::move(other.chunks_)),
-        total_bytes_(std::exchange(other.total_bytes_, 0)),
-        free_(std::exchange(other.free_, nullptr)),
-        fresh_(std::exchange(other.fresh_, nullptr)),
-        fresh_end_(std::exchange(other.fresh_end_, nullptr)) {}
-  BlockPool& operator=(BlockPool&&) = delete;
+  // `block_bytes` is a multiple of 64. The arena outlives the pool.
+  BlockPool(size_t block_bytes, ChunkArena* arena) : block_bytes_(block_bytes), arena_(arena) {}
+  BlockPool(const BlockPool&) = delete;
+  BlockPool& operator=(const BlockPool&) = delete;
 
   void* Allocate() {
     if (free_ != nullptr) {
@@ -97,9 +114,6 @@ class BlockPool {
     free_ = freed;
   }
 
-  // Bytes held, whether in use or not.
-  size_t memory_bytes() const { return total_bytes_; }
-
  private:
   struct FreeBlock {
     FreeBlock* next;
@@ -107,7 +121,7 @@ class BlockPool {
   void Grow();
 
   size_t block_bytes_;
-  std::vector<MemoryChunk> chunks_;
+  ChunkArena* arena_;
   size_t total_bytes_ = 0;
   FreeBlock* free_ = nullptr;
   std::byte* fresh_ = nullptr;  // [fresh_, fresh_end_) was never handed out

@@ -105,6 +105,7 @@ class RangeAllocator {
     static constexpr bool kEnds = true;
     static constexpr bool kDuplicates = false;
     static constexpr bool kSummary = true;
+    static constexpr bool kRunning = false;
     uint64_t Summary(uint64_t first, uint64_t last) const {
       const uint64_t skipped = -first & mask;
       if (skipped > last - first) return 0;

@@ -93,6 +93,7 @@ class BPlusTreeChecker {
       const uint64_t child = CheckNode(inner->children[i], level + 1, child_low, child_high);
       if (Policy::kSummary && inner->summaries.get(i) != child) Fail() << "summary";
       summary = std::max(summary, child);
+      if (Policy::kRunning && inner->running.get(i) != summary) Fail() << "running summary";
     }
     return summary;
   }

@@ -26,6 +26,7 @@ struct Overlap {
   static constexpr bool kEnds = true;
   static constexpr bool kDuplicates = true;
   static constexpr bool kSummary = true;
+  static constexpr bool kRunning = true;
   static uint64_t Summary(uint64_t, uint64_t end) { return end; }
 };
 struct LargeOverlap : Overlap {
@@ -39,6 +40,7 @@ struct Length {
   static constexpr bool kEnds = true;
   static constexpr bool kDuplicates = false;
   static constexpr bool kSummary = true;
+  static constexpr bool kRunning = false;
   static uint64_t Summary(uint64_t key, uint64_t end) { return end - key; }
 };
 

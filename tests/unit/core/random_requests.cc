@@ -53,6 +53,16 @@ void RandomRequests::ChooseReserved() {
   if (source_.OneIn(3)) return;  // the default
   options_.reserved.clear();
   if (source_.OneIn(2)) return;
+  if (source_.OneIn(3)) {  // a comb, with few whole pages between its teeth
+    uint64_t next = options_.range.first().value();
+    for (uint64_t i = 0; i < 40; ++i) {
+      next += source_.Below(2 * options_.page_size);
+      if (auto tooth = IovaRange::FromSize(Iova(next), 1 + source_.Below(options_.page_size))) {
+        options_.reserved.push_back(*tooth);
+      }
+    }
+    return;
+  }
   const uint64_t count = source_.Between(1, 24);
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t first = options_.range.first().value() +
@@ -242,8 +252,12 @@ SvqSpec RandomRequests::NextSvq() {
                .format = source_.OneIn(3) ? RingFormat::kPacked : RingFormat::kSplit,
                .control = source_.OneIn(4)};
   const bool packed = spec.format == RingFormat::kPacked;
+  // One fault at most; the addresses may have one too.
+  const uint64_t fault = source_.Below(60);
+  constexpr uint64_t kFaults = 4;
   // Apart from each other, most of the time.
-  uint64_t next = Page(kHvaBase);
+  uint64_t next =
+      fault < kFaults ? kHvaBase + source_.Below(pages_) * options_.page_size : Page(kHvaBase);
   const auto place = [&] { return Hva(std::exchange(next, next + 8 * options_.page_size)); };
   if (packed) spec.desc_hva = place();
   spec.driver_hva = place();
@@ -252,8 +266,7 @@ SvqSpec RandomRequests::NextSvq() {
     spec.control_out_hva = place();
     spec.control_in_hva = source_.OneIn(20) ? *spec.control_out_hva : place();
   }
-  // One fault at most.
-  switch (source_.Below(60)) {
+  switch (fault) {
     case 0:
       spec.queue_size = source_.OneIn(2) ? 0 : 32769;
       break;

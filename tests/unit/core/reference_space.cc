@@ -107,6 +107,8 @@ Verdict<std::vector<OperationResult>> ReferenceSpace::Update(
     }
     if (!verdict.complaint.empty()) return verdict;
   }
+  // What devices are told is the net effect.
+  if (state.mappings.size() > budget_) return refuse({.reason = Reason::kEntryBudget}, 0);
   Finish(std::move(state), verdict);
   return verdict;
 }
@@ -182,7 +184,6 @@ ReferenceSpace::Failure ReferenceSpace::Map(State& state, const MapSpec& spec,
       complaint = CongruenceComplaint(state, spec, *place);
     }
   }
-  if (count > budget_) return Refusal{.reason = Reason::kEntryBudget};
   out = Mapping(MappingId(state.next_mapping_id++), *place, spec.gpa, spec.hva, spec.access,
                 state.revision, std::move(note));
   state.mappings.push_back(out);
@@ -265,11 +266,8 @@ ReferenceSpace::Failure ReferenceSpace::Unmap(State& state, const UnmapSpec& spe
     if (h.last_gone < h.mapping.last_offset()) keep(h.last_gone + 1, h.mapping.last_offset());
   }
   state.mappings.insert(state.mappings.end(), out.remainders.begin(), out.remainders.end());
-  if (!out.remainders.empty()) {
-    if (state.mappings.size() > options_.max_mappings) {
-      return Refusal{.reason = Reason::kMappingLimit};
-    }
-    if (state.mappings.size() > budget_) return Refusal{.reason = Reason::kEntryBudget};
+  if (!out.remainders.empty() && state.mappings.size() > options_.max_mappings) {
+    return Refusal{.reason = Reason::kMappingLimit};
   }
   out.removed_count = out.removed.size();
   out.removed = ByIova(std::move(out.removed));

@@ -106,6 +106,7 @@ Verdict<std::vector<Svq>> ReferenceSpace::AllocSvqs(absl::Span<const SvqSpec> sp
       return refuse(*failure, i);
     }
   }
+  if (state.mappings.size() > budget_) return refuse({.reason = Reason::kEntryBudget}, 0);
   verdict.changed = !specs.empty();
   Finish(std::move(state), verdict);
   return verdict;

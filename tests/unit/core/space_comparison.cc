@@ -8,7 +8,11 @@
 namespace iovad::reference {
 namespace {
 
-std::string_view LabelOf(const Mapping& m) { return m.note() ? m.note()->label : ""; }
+std::string LabelOf(const Mapping& m) { return m.note() ? m.note()->label : ""; }
+
+std::string DescribeStatus(const absl::Status& status) {
+  return absl::StrCat(std::string(ReasonName(ReasonOf(status))), ": ", status.message());
+}
 
 std::string DescribeAll(absl::Span<const Mapping> mappings) {
   std::string text;
@@ -49,14 +53,14 @@ std::string Describe(const Mapping& m) {
   return absl::StrCat("mapping ", m.id().value(), " IOVA ", Hex(m.iova()), " HVA ", Hex(m.hva()),
                       m.is_guest() ? absl::StrCat(" GPA ", Hex(m.gpa())) : " host", " access ",
                       static_cast<int>(m.access()), " revision ", m.revision().value(), " svq ",
-                      m.svq().value(), " '", std::string(LabelOf(m)), "'");
+                      m.svq().value(), " '", LabelOf(m), "'");
 }
 
 std::string Describe(const Operation& operation) {
   if (const auto* map = std::get_if<MapSpec>(&operation)) {
-    return absl::StrCat("map ", map->gpa ? "GPA " + Hex(*map->gpa) : "host", " HVA ",
-                        Hex(map->hva), " size ", Hex(map->size), " access ",
-                        static_cast<int>(map->access), map->iova ? " IOVA " + Hex(*map->iova) : "");
+    return absl::StrCat("map ", map->gpa ? "GPA " + Hex(*map->gpa) : "host", " HVA ", Hex(map->hva),
+                        " size ", Hex(map->size), " access ", static_cast<int>(map->access),
+                        map->iova ? " IOVA " + Hex(*map->iova) : "");
   }
   const auto& unmap = std::get<UnmapSpec>(operation);
   return absl::StrCat("unmap ", std::visit(UnmapDescriber(), unmap.what),
@@ -120,24 +124,24 @@ std::string Compare(absl::Span<const Svq> actual, absl::Span<const Svq> expected
 
 std::string Compare(const absl::Status& actual, const Refusal& expected) {
   const std::optional<ErrorDetail> detail = DetailOf(actual);
-  if (!detail.has_value()) return absl::StrCat("no detail: ", actual.ToString());
+  if (!detail.has_value()) return absl::StrCat("no detail: ", DescribeStatus(actual));
   if (detail->reason != expected.reason || detail->op_index != expected.op_index) {
-    return absl::StrCat(actual.ToString(), "; expected ",
+    return absl::StrCat(DescribeStatus(actual), "; expected ",
                         std::string(ReasonName(expected.reason)), " at ", expected.op_index);
   }
   if (detail->conflicts.size() != std::min(expected.conflicts.size(), kMaxConflicts)) {
-    return absl::StrCat(actual.ToString(), "; conflicts:", DescribeAll(detail->conflicts),
+    return absl::StrCat(DescribeStatus(actual), "; conflicts:", DescribeAll(detail->conflicts),
                         "\n expected:", DescribeAll(expected.conflicts));
   }
   for (size_t i = 0; i < detail->conflicts.size(); ++i) {
     const Mapping& m = detail->conflicts[i];
     if (i > 0 && detail->conflicts[i - 1].iova().first() >= m.iova().first()) {
-      return absl::StrCat(actual.ToString(), "; conflicts are not by IOVA:",
-                          DescribeAll(detail->conflicts));
+      return absl::StrCat(DescribeStatus(actual),
+                          "; conflicts are not by IOVA:", DescribeAll(detail->conflicts));
     }
     if (std::none_of(expected.conflicts.begin(), expected.conflicts.end(),
                      [&](const Mapping& other) { return Same(m, other); })) {
-      return absl::StrCat(actual.ToString(), "; not a conflict: ", Describe(m));
+      return absl::StrCat(DescribeStatus(actual), "; not a conflict: ", Describe(m));
     }
   }
   return "";
@@ -151,8 +155,8 @@ std::string Compare(const Translations& actual, size_t index, const Answer& expe
                         t.fault ? "fault" : "no fault", "; expected ", expected.segments.size(),
                         ", ", expected.alias_count);
   }
-  if (t.fault && (t.fault->kind != expected.fault->kind ||
-                  t.fault->address != expected.fault->address)) {
+  if (t.fault &&
+      (t.fault->kind != expected.fault->kind || t.fault->address != expected.fault->address)) {
     return absl::StrCat("fault at ", Hex(t.fault->address), ", expected ",
                         Hex(expected.fault->address));
   }
@@ -163,9 +167,9 @@ std::string Compare(const Translations& actual, size_t index, const Answer& expe
       return std::tie(s.iova, s.hva, s.gpa, s.size, s.mapping_id, s.access);
     };
     if (fields(a) != fields(e)) {
-      return absl::StrCat("segment ", i, ": IOVA ", Hex(a.iova), " size ", Hex(a.size),
-                          " mapping ", a.mapping_id.value(), ", expected ", Hex(e.iova), " ",
-                          Hex(e.size), " ", e.mapping_id.value());
+      return absl::StrCat("segment ", i, ": IOVA ", Hex(a.iova), " size ", Hex(a.size), " mapping ",
+                          a.mapping_id.value(), ", expected ", Hex(e.iova), " ", Hex(e.size), " ",
+                          e.mapping_id.value());
     }
   }
   return "";
@@ -180,8 +184,7 @@ std::string CompareMappings(const AddressSpace& space, const State& expected) {
   std::string problem = Compare(listed, ByIova(expected.mappings));
   if (!problem.empty()) return problem;
   for (const Mapping& m : expected.mappings) {
-    std::vector<const Mapping*> found = {space.FindById(m.id()),
-                                         space.FindByIova(m.iova().first()),
+    std::vector<const Mapping*> found = {space.FindById(m.id()), space.FindByIova(m.iova().first()),
                                          space.FindByIova(m.iova().last())};
     if (m.is_guest()) {
       found.push_back(space.FindByGpa(m.gpa().first()));
