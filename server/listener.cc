@@ -75,8 +75,7 @@ bool Listener::AcceptAll(int listening_fd) {
           return true;
         case EMFILE:
         case ENFILE:
-          if (!RefuseWithoutDescriptor(listening_fd)) return false;
-          continue;
+          return RefuseAll(listening_fd);
         case ENOBUFS:
         case ENOMEM:
           return false;
@@ -99,18 +98,19 @@ bool Listener::AcceptAll(int listening_fd) {
   }
 }
 
-bool Listener::RefuseWithoutDescriptor(int listening_fd) {
-  // One that waits would keep poll from sleeping, and its client from knowing.
-  if (!reserve_) {
-    reserve_ = OpenReserve();
-    return false;
-  }
+bool Listener::RefuseAll(int listening_fd) {
+  // Those that wait would keep poll from sleeping, and their clients from
+  // knowing. That none waits is only known now: Linux looks for a free descriptor
+  // before it looks for a connection (net/socket.c, __sys_accept4_file).
   reserve_.Reset();
-  UniqueFd refused(accept4(listening_fd, nullptr, nullptr, SOCK_CLOEXEC));
-  if (refused) CountRefusal("no file descriptors left");
-  refused.Reset();
+  for (;;) {
+    UniqueFd refused(accept4(listening_fd, nullptr, nullptr, SOCK_CLOEXEC));
+    if (!refused) break;
+    CountRefusal("no file descriptors left");
+  }
+  const bool none_waits = errno == EAGAIN;
   reserve_ = OpenReserve();
-  return static_cast<bool>(reserve_);
+  return none_waits;
 }
 
 bool Listener::HasRoom() {

@@ -67,7 +67,8 @@ class Listener {
   // Takes what waits at `listening_fd`. False when it is to be left alone for a
   // moment.
   bool AcceptAll(int listening_fd);
-  bool RefuseWithoutDescriptor(int listening_fd);
+  // The same when no descriptors are left: closes what waits.
+  bool RefuseAll(int listening_fd);
   // Whether one more connection fits.
   bool HasRoom();
   void CountRefusal(const char* why);

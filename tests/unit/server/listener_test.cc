@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <deque>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,6 +38,14 @@ UniqueFd Connect(int port) {
 bool IsClosed(const UniqueFd& fd) {
   char byte = 0;
   return recv(fd.get(), &byte, 1, 0) <= 0;
+}
+
+// What this process has used so far.
+int64_t CpuMicroseconds() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * int64_t{1'000'000} +
+         usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
 }
 
 // Greets each connection with one byte and keeps it.
@@ -112,16 +121,16 @@ TEST_F(ListenerTest, ClosedConnectionMakesRoom) {
 
 TEST_F(ListenerTest, GoesOnAfterDescriptorsRanOut) {
   Listen(1000);
-  UniqueFd waiting = Connect(port_);
-  EXPECT_FALSE(IsClosed(waiting));
-  // No descriptor above the client's own may be made: accept fails with EMFILE.
-  UniqueFd client(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  // All numbers up to the client's are taken, and none above may be: accept fails
+  // with EMFILE.
+  const UniqueFd low(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const UniqueFd client(fcntl(low.get(), F_DUPFD_CLOEXEC, 200));
   rlimit before = {};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
   std::vector<UniqueFd> fill;
-  rlimit low = before;
-  low.rlim_cur = static_cast<rlim_t>(client.get()) + 1;
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+  rlimit lowered = before;
+  lowered.rlim_cur = static_cast<rlim_t>(client.get()) + 1;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &lowered), 0);
   for (;;) {
     UniqueFd fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
     if (!fd) break;
@@ -134,6 +143,10 @@ TEST_F(ListenerTest, GoesOnAfterDescriptorsRanOut) {
   ASSERT_EQ(connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
   EXPECT_TRUE(IsClosed(client));
   EXPECT_EQ(listener_->refused(), 1u);
+  // With nothing to accept it sleeps, though every accept would fail.
+  const int64_t spent = CpuMicroseconds();
+  poll(nullptr, 0, 200);
+  EXPECT_LT(CpuMicroseconds() - spent, 100'000);
 
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
   fill.clear();
