@@ -7,15 +7,6 @@
 #include "absl/strings/str_cat.h"
 
 namespace iovad {
-namespace {
-
-void SortByIova(std::vector<Mapping>& mappings) {
-  std::sort(mappings.begin(), mappings.end(),
-            [](const Mapping& a, const Mapping& b) { return a.iova().first() < b.iova().first(); });
-}
-
-}  // namespace
-
 AddressSpace::AddressSpace(SpaceOptions options)
     : options_(std::move(options)), range_(options_.range), allocator_(IovaRange::Whole()) {
   // Reserved ranges may overlap each other: take what is still free of each.
@@ -136,8 +127,8 @@ AddressSpace::Change AddressSpace::NetChange() const {
       change.added.push_back(entry.mapping);
     }
   }
-  SortByIova(change.removed);
-  SortByIova(change.added);
+  std::sort(change.removed.begin(), change.removed.end(), LowerIova());
+  std::sort(change.added.begin(), change.added.end(), LowerIova());
   return change;
 }
 

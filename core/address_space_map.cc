@@ -1,4 +1,5 @@
 // Planning what maps: the checks in their order, and the place.
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -156,6 +157,7 @@ absl::Status AddressSpace::Conflict(Reason reason, const MapSpec& spec, AddressR
                      absl::StrCat(Prefix(), "exactly this is mapped already, as mapping ",
                                   m.id().value(), " at IOVA ", Hex(m.iova())));
   }
+  std::sort(conflicts.begin(), conflicts.end(), LowerIova());
   const Mapping& first = conflicts.front();
   std::string kind = "IOVA";
   std::string other = Hex(first.iova());
@@ -221,9 +223,13 @@ absl::Status AddressSpace::CheckGuestAddress(const MapSpec& spec) const {
 
 absl::Status AddressSpace::CheckHostAddress(const MapSpec& spec) const {
   const HvaRange hva = HvasOf(spec);
-  const Mapping* conflict = table_.FindHostByHva(hva);
-  if (conflict == nullptr) return absl::OkStatus();
-  return Conflict(Reason::kHostHvaOverlap, spec, AddressRange::Of(hva), {*conflict});
+  if (table_.FindHostByHva(hva) == nullptr) return absl::OkStatus();
+  std::vector<Mapping> conflicts;
+  table_.ForEachHostHva(hva, [&](const Mapping& m) {
+    conflicts.push_back(m);
+    return conflicts.size() < kMaxConflicts;
+  });
+  return Conflict(Reason::kHostHvaOverlap, spec, AddressRange::Of(hva), std::move(conflicts));
 }
 
 absl::Status AddressSpace::CheckMappingLimit(uint64_t more) const {

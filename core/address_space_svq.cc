@@ -140,8 +140,7 @@ absl::StatusOr<Planned<Unmapped>> AddressSpace::FreeSvqs(absl::Span<const SvqId>
     svq_journal_.push_back({JournalKind::kRemoved, std::move(svq->second)});
     svqs_.erase(svq);
   }
-  std::sort(result.removed.begin(), result.removed.end(),
-            [](const Mapping& a, const Mapping& b) { return a.iova().first() < b.iova().first(); });
+  std::sort(result.removed.begin(), result.removed.end(), LowerIova());
   return step.Finish(std::move(result));
 }
 

@@ -94,6 +94,7 @@ absl::Status AddressSpace::CheckTargets(const UnmapSpec& spec, const Targets& ta
   for (const Mapping* m : targets.whole) note_svq(*m);
   for (const Cut& cut : targets.cut) note_svq(*cut.mapping);
   if (!svq.empty()) {
+    std::sort(svq.begin(), svq.end(), LowerIova());
     const std::string message = absl::StrCat(
         Prefix(), Describe(spec), " holds memory of shadow virtqueue ", svq.front().svq().value(),
         " at IOVA ", Hex(svq.front().iova()), "; free it with FreeSVQ");
@@ -107,6 +108,7 @@ absl::Status AddressSpace::CheckTargets(const UnmapSpec& spec, const Targets& ta
     if (spec.allow_split == AllowSplit::kNo) {
       std::vector<Mapping> conflicts;
       for (const Cut& c : targets.cut) conflicts.push_back(*c.mapping);
+      std::sort(conflicts.begin(), conflicts.end(), LowerIova());
       return MakeError(
           {.reason = Reason::kWouldSplit,
            .conflicts = std::move(conflicts),
@@ -147,9 +149,7 @@ absl::StatusOr<Unmapped> AddressSpace::PlanUnmap(const UnmapSpec& spec, Revision
     if (absl::Status s = CheckEntryBudget(0); !s.ok()) return s;
   }
   if (result.removed.size() > 1) {
-    std::sort(result.removed.begin(), result.removed.end(), [](const Mapping& a, const Mapping& b) {
-      return a.iova().first() < b.iova().first();
-    });
+    std::sort(result.removed.begin(), result.removed.end(), LowerIova());
   }
   return result;
 }

@@ -134,6 +134,13 @@ class Mapping {
 
 static_assert(sizeof(Mapping) == 64);
 
+// Orders mappings by where they start.
+struct LowerIova {
+  bool operator()(const Mapping& a, const Mapping& b) const {
+    return a.iova().first() < b.iova().first();
+  }
+};
+
 }  // namespace iovad
 
 #endif  // IOVAD_CORE_MAPPING_H_

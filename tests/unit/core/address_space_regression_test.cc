@@ -1,0 +1,63 @@
+// Bugs that were, one test for each.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "core/address_space.h"
+#include "tests/unit/core/space_helpers.h"
+
+namespace iovad {
+namespace {
+
+// Conflicts came in the order of the address that was asked for.
+TEST(AddressSpaceRegressionTest, ConflictsAreListedByIova) {
+  AddressSpace space(WholeFirstFit());
+  // The higher the GPA or HVA, the lower the IOVA.
+  for (uint64_t i = 0; i < 3; ++i) {
+    MustMap(space, GuestAt(i * 0x1000, 0x100000, 0x1000, 0x90000 - i * 0x1000));
+    MustMap(space, HostAt(0x800000 + i * 0x1000, 0x1000, 0x50000 - i * 0x1000));
+  }
+  const Operation refused[] = {
+      GuestAt(0, 0x700000, 0x3000),
+      HostAt(0x800000, 0x3000),
+  };
+  for (const Operation& operation : refused) {
+    const auto detail = DetailOf(Try(space, operation));
+    ASSERT_TRUE(detail.has_value());
+    ASSERT_EQ(detail->conflicts.size(), 3u);
+    EXPECT_TRUE(std::is_sorted(detail->conflicts.begin(), detail->conflicts.end(), LowerIova()));
+  }
+  // What an unmap would cut, and the memory of a queue.
+  AddressSpace other(WholeFirstFit());
+  MustMap(other, GuestAt(0, 0x100000, 0x2000, 0x90000));
+  MustMap(other, GuestAt(0x2000, 0x100000, 0x2000, 0x80000));
+  ASSERT_TRUE(other
+                  .AllocSvqs({SvqSpec{
+                      .queue_size = 256, .driver_hva = Hva(0x900000), .device_hva = Hva(0x800000)}})
+                  .ok());
+  other.Commit();
+  for (const UnmapSpec& spec :
+       {UnmapSpec{.what = Bounds<Gpa>(0x1000, 0x2fff)}, UnmapSpec{.what = HvaRange::Whole()}}) {
+    const auto detail = DetailOf(Try(other, spec));
+    ASSERT_TRUE(detail.has_value());
+    ASSERT_EQ(detail->conflicts.size(), 2u);
+    EXPECT_LT(detail->conflicts[0].iova().first(), detail->conflicts[1].iova().first());
+  }
+}
+
+// Only the lowest host-only mapping in the way was told.
+TEST(AddressSpaceRegressionTest, EveryHostOnlyConflictIsTold) {
+  AddressSpace space(WholeFirstFit());
+  for (uint64_t i = 0; i < 20; ++i) MustMap(space, HostAt(0x800000 + i * 0x1000, 0x1000));
+  const auto few = DetailOf(Try(space, HostAt(0x800000, 0x4000)));
+  ASSERT_TRUE(few.has_value());
+  EXPECT_EQ(few->conflicts.size(), 4u);
+  const auto many = DetailOf(Try(space, HostAt(0x800000, 0x14000)));
+  ASSERT_TRUE(many.has_value());
+  EXPECT_EQ(many->conflicts.size(), kMaxConflicts);
+}
+
+}  // namespace
+}  // namespace iovad
