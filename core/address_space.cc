@@ -2,6 +2,7 @@
 #include "core/address_space.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
@@ -37,9 +38,18 @@ void AddressSpace::Remove(const Mapping* mapping, Unmapped& result) {
   result.removed_bytes += kept.size();
   if (result.removed.size() < kMaxListedRemovals) {
     result.removed.push_back(kept);
-  } else {
-    result.truncated = true;
+    return;
   }
+  // The lowest are listed, in whatever order they go: a heap keeps the highest
+  // of them in front.
+  std::vector<Mapping>& listed = result.removed;
+  if (!std::exchange(result.truncated, true)) {
+    std::make_heap(listed.begin(), listed.end(), LowerIova());
+  }
+  if (!LowerIova()(kept, listed.front())) return;
+  std::pop_heap(listed.begin(), listed.end(), LowerIova());
+  listed.back() = kept;
+  std::push_heap(listed.begin(), listed.end(), LowerIova());
 }
 
 void AddressSpace::RollBack(const Step& to) {

@@ -59,5 +59,25 @@ TEST(AddressSpaceRegressionTest, EveryHostOnlyConflictIsTold) {
   EXPECT_EQ(many->conflicts.size(), kMaxConflicts);
 }
 
+// An answer that lists 1,000 of more listed the first to go, not the lowest.
+TEST(AddressSpaceRegressionTest, TheLowestRemovalsAreListed) {
+  constexpr uint64_t kCount = kMaxListedRemovals + 500;
+  AddressSpace space(WholeFirstFit());
+  std::vector<Operation> maps;
+  for (uint64_t i = 0; i < kCount; ++i) {
+    maps.push_back(GuestAt(i * 0x1000, 0x100000, 0x1000, (kCount - i) * 0x1000));
+  }
+  ASSERT_TRUE(space.Update(maps).ok());
+  space.Commit();
+  const Unmapped unmapped = MustUnmap(space, {.what = GpaRange::Whole()});
+  EXPECT_EQ(unmapped.removed_count, kCount);
+  EXPECT_EQ(unmapped.removed_bytes, kCount * 0x1000);
+  EXPECT_TRUE(unmapped.truncated);
+  ASSERT_EQ(unmapped.removed.size(), kMaxListedRemovals);
+  for (uint64_t i = 0; i < kMaxListedRemovals; ++i) {
+    ASSERT_EQ(unmapped.removed[i].iova().first(), Iova((i + 1) * 0x1000));
+  }
+}
+
 }  // namespace
 }  // namespace iovad
