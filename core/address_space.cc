@@ -9,7 +9,9 @@
 
 namespace iovad {
 AddressSpace::AddressSpace(SpaceOptions options)
-    : options_(std::move(options)), range_(options_.range), allocator_(IovaRange::Whole()) {
+    : options_(std::move(options)),
+      range_(options_.range),
+      allocator_(IovaRange::Whole(), options_.page_size) {
   // Reserved ranges may overlap each other: take what is still free of each.
   for (const IovaRange& reserved : options_.reserved) {
     std::vector<IovaRange> free;

@@ -79,5 +79,32 @@ TEST(AddressSpaceRegressionTest, TheLowestRemovalsAreListed) {
   }
 }
 
+// With pages above 4 KiB the search for a place gave up after some free ranges
+// that were long enough but held no whole page, and took the space for full.
+TEST(AddressSpaceRegressionTest, LargePagesFindTheLastWholePage) {
+  constexpr uint64_t kPage = 0x10000;
+  constexpr uint64_t kGaps = 20;
+  constexpr IovaRange kOnlyPage(Iova(2 * kGaps * kPage), Iova((2 * kGaps + 1) * kPage - 1));
+  SpaceOptions options = WholeFirstFit();
+  options.page_size = kPage;
+  options.range = IovaRange(Iova(0), Iova((4 * kGaps + 1) * kPage - 1));
+  // Below and above that page, free ranges that are longer but hold no page.
+  const auto reserve = [&](uint64_t base) {
+    for (uint64_t first = base; first < base + 2 * kGaps * kPage; first += 2 * kPage) {
+      options.reserved.push_back(Bounds<Iova>(first, first + kPage / 2));
+      options.reserved.push_back(Bounds<Iova>(first + kPage * 7 / 4, first + 2 * kPage - 1));
+    }
+  };
+  reserve(0);
+  reserve(kOnlyPage.last().value() + 1);
+  for (const Placement placement :
+       {Placement::kFirstFit, Placement::kCongruent, Placement::kIdentity}) {
+    options.placement = placement;
+    AddressSpace space(options);
+    EXPECT_EQ(MustMap(space, HostAt(0x7f0000000000, kPage)).iova(), kOnlyPage);
+    EXPECT_EQ(ReasonOf(Try(space, HostAt(0x7f0000100000, kPage))), Reason::kIovaExhausted);
+  }
+}
+
 }  // namespace
 }  // namespace iovad
