@@ -83,7 +83,7 @@ void AddressSpace::RollBack(const Step& to) {
 }
 
 Revision AddressSpace::Touch() {
-  const Revision revision = PlannedRevision();
+  const Revision revision = NextRevision();
   steps_.push_back(
       {revision, journal_.size(), svq_journal_.size(), next_mapping_id_, next_svq_id_});
   return revision;

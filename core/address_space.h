@@ -137,6 +137,8 @@ class AddressSpace {
     std::vector<Svq> svqs_freed;
   };
 
+  // Of the newest planned step; the committed one when nothing is planned.
+  Revision planned_revision() const { return steps_.empty() ? committed_ : steps_.back().revision; }
   // Nothing is planned.
   bool settled() const { return steps_.empty(); }
   // What the planned steps did, one by one, for watchers.
@@ -280,7 +282,7 @@ class AddressSpace {
   absl::Status CheckGuestAddress(const MapSpec& spec) const;
   absl::Status CheckHostAddress(const MapSpec& spec) const;
   absl::Status CheckMappingLimit(uint64_t more) const;
-  absl::Status CheckEntryBudget(uint64_t more) const;
+  absl::Status CheckEntryBudget() const;
   absl::Status Conflict(Reason reason, const MapSpec& spec, AddressRange asked,
                         std::vector<Mapping> conflicts) const;
   absl::StatusOr<IovaRange> Allocate(const MapSpec& spec) const;
@@ -319,10 +321,7 @@ class AddressSpace {
   Change NetChange() const;
   void EndChange();
   // The revision that the next step takes.
-  Revision PlannedRevision() const {
-    const Revision newest = steps_.empty() ? committed_ : steps_.back().revision;
-    return Revision(newest.value() + 1);
-  }
+  Revision NextRevision() const { return Revision(planned_revision().value() + 1); }
 
   // "space 'vm1': "
   std::string Prefix() const;

@@ -30,7 +30,7 @@ HvaRange HvasOf(const MapSpec& spec) {
 
 AddressSpace::StepScope::StepScope(AddressSpace& space)
     : space_(space),
-      step_{space.PlannedRevision(), space.journal_.size(), space.svq_journal_.size(),
+      step_{space.NextRevision(), space.journal_.size(), space.svq_journal_.size(),
             space.next_mapping_id_, space.next_svq_id_} {}
 
 AddressSpace::StepScope::~StepScope() {
@@ -113,6 +113,7 @@ absl::StatusOr<Planned<std::vector<OperationResult>>> AddressSpace::Update(
       results.emplace_back(*std::move(unmapped));
     }
   }
+  if (absl::Status s = CheckEntryBudget(); !s.ok()) return s;
   return step.Finish(std::move(results));
 }
 
@@ -139,7 +140,6 @@ absl::StatusOr<Mapping> AddressSpace::PlanMap(const MapSpec& spec, Revision revi
     if (!placed.ok()) return placed.status();
     iova = *placed;
   }
-  if (absl::Status s = CheckEntryBudget(1); !s.ok()) return s;
 
   allocator_.Take(*iova);
   Mapping mapping(next_mapping_id_, *iova, spec.gpa, spec.hva, spec.access, revision,
@@ -241,8 +241,9 @@ absl::Status AddressSpace::CheckMappingLimit(uint64_t more) const {
                    " that it may have; unmap some, or make the space with a larger limit"));
 }
 
-absl::Status AddressSpace::CheckEntryBudget(uint64_t more) const {
-  const uint64_t needed = table_.size() + more;
+// Devices are told the net effect of a step, so that is what must fit.
+absl::Status AddressSpace::CheckEntryBudget() const {
+  const uint64_t needed = table_.size();
   if (needed <= budget_.entries) return absl::OkStatus();
   return MakeError({.reason = Reason::kEntryBudget,
                     .device = budget_.device,

@@ -73,6 +73,7 @@ absl::StatusOr<Planned<std::vector<Svq>>> AddressSpace::AllocSvqs(absl::Span<con
     if (!svq.ok()) return WithOpIndex(svq.status(), static_cast<uint32_t>(i));
     svqs.push_back(*std::move(svq));
   }
+  if (absl::Status s = CheckEntryBudget(); !s.ok()) return s;
   return step.Finish(std::move(svqs));
 }
 

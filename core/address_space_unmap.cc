@@ -146,7 +146,6 @@ absl::StatusOr<Unmapped> AddressSpace::PlanUnmap(const UnmapSpec& spec, Revision
       }
     }
     if (absl::Status s = CheckMappingLimit(0); !s.ok()) return s;
-    if (absl::Status s = CheckEntryBudget(0); !s.ok()) return s;
   }
   if (result.removed.size() > 1) {
     std::sort(result.removed.begin(), result.removed.end(), LowerIova());

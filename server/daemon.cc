@@ -22,6 +22,7 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
 #include "server/logging.h"
+#include "server/services.h"
 #include "server/signals.h"
 #include "spdlog/spdlog.h"
 
@@ -179,19 +180,6 @@ void Daemon::ShutDown() {
 // The program.
 
 namespace {
-
-// Everything that is served, made from the configuration. Members are destroyed
-// after the daemon, in reverse order.
-class Services {
- public:
-  Services(const Config& config, DrainGate& gate) {
-    // The API's services are constructed here and listed in All().
-    (void)config;
-    (void)gate;
-  }
-
-  std::vector<NamedService> All() { return {}; }
-};
 
 void LogStart(const Config& config, const Daemon& daemon) {
   spdlog::info("iovad {} serves on {}", Version(), config.socket);

@@ -113,12 +113,12 @@ uint64_t SimulatedDevice::EntryCount(Asid asid) const {
   return asid.value() < tables_.size() ? tables_[asid.value()].size() : 0;
 }
 
-PushThread::MayBlock SimulatedDevice::MayDawdle() const {
+TaskThread::MayBlock SimulatedDevice::MayDawdle() const {
   const MutexLock lock(table_mu_);
   const bool may = std::any_of(faults_.begin(), faults_.end(), [](const SimulatedFault& f) {
     return f.delay > absl::ZeroDuration();
   });
-  return PushThread::MayBlock{may};
+  return TaskThread::MayBlock{may};
 }
 
 int SimulatedDevice::Strike(SimulatedFault::Op op) {

@@ -19,7 +19,7 @@
 #include "absl/time/time.h"
 #include "core/mutex.h"
 #include "server/device.h"
-#include "server/push_thread.h"
+#include "server/task_thread.h"
 
 namespace iovad {
 
@@ -53,7 +53,7 @@ class SimulatedDevice final : public Device {
 
   // What a fault does to the next message of a kind: waits, and tells its errno.
   int Strike(SimulatedFault::Op op) ABSL_LOCKS_EXCLUDED(table_mu_);
-  PushThread::MayBlock MayDawdle() const ABSL_LOCKS_EXCLUDED(table_mu_);
+  TaskThread::MayBlock MayDawdle() const ABSL_LOCKS_EXCLUDED(table_mu_);
 
   // By first IOVA.
   using Table = std::map<uint64_t, IotlbEntry>;
@@ -63,7 +63,7 @@ class SimulatedDevice final : public Device {
   std::vector<SimulatedFault> faults_ ABSL_GUARDED_BY(table_mu_);
   std::map<SimulatedFault::Op, uint64_t> messages_ ABSL_GUARDED_BY(table_mu_);
 
-  PushThread thread_;
+  TaskThread thread_;
 };
 
 }  // namespace iovad

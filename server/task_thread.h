@@ -1,13 +1,14 @@
-// Runs a device's pushes one at a time, in order: here and now when nothing
-// else is running, or on a thread of the device's own.
+// Runs tasks one at a time, in order: here and now when nothing else is running,
+// or on a thread of its own.
 //
 // Purpose. A device that hangs must hold up nobody but its own spaces, and one
-// that answers at once should not cost a thread switch.
+// that answers at once should not cost a thread switch. Also for work that must
+// not run under the locks of whoever brings it.
 //
 // Thread safety. All functions, from any thread, a running task included. The
 // object may be destroyed by one of its own tasks; tasks that wait still run.
-#ifndef IOVAD_SERVER_PUSH_THREAD_H_
-#define IOVAD_SERVER_PUSH_THREAD_H_
+#ifndef IOVAD_SERVER_TASK_THREAD_H_
+#define IOVAD_SERVER_TASK_THREAD_H_
 
 #include <deque>
 #include <functional>
@@ -20,19 +21,19 @@
 
 namespace iovad {
 
-class PushThread {
+class TaskThread {
  public:
   using Task = std::function<void()>;
   enum class MayBlock : bool { kNo, kYes };
 
-  PushThread() : state_(std::make_shared<State>()) {}
+  TaskThread() : state_(std::make_shared<State>()) {}
   // Ends sleeps early.
-  ~PushThread();
-  PushThread(const PushThread&) = delete;
-  PushThread& operator=(const PushThread&) = delete;
+  ~TaskThread();
+  TaskThread(const TaskThread&) = delete;
+  TaskThread& operator=(const TaskThread&) = delete;
 
   // Runs `task` on the calling thread when no other runs or waits and it does
-  // not block; else on the device's thread, in its turn.
+  // not block; else on the own thread, in its turn.
   void Run(MayBlock may_block, Task task);
 
   // For a task that dawdles: returns early when the object is going away.
@@ -56,4 +57,4 @@ class PushThread {
 
 }  // namespace iovad
 
-#endif  // IOVAD_SERVER_PUSH_THREAD_H_
+#endif  // IOVAD_SERVER_TASK_THREAD_H_

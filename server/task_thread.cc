@@ -1,11 +1,11 @@
-#include "server/push_thread.h"
+#include "server/task_thread.h"
 
 #include <chrono>
 #include <utility>
 
 namespace iovad {
 
-PushThread::~PushThread() {
+TaskThread::~TaskThread() {
   std::thread thread;
   {
     const MutexLock lock(state_->mu);
@@ -21,7 +21,7 @@ PushThread::~PushThread() {
   }
 }
 
-void PushThread::Run(MayBlock may_block, Task task) {
+void TaskThread::Run(MayBlock may_block, Task task) {
   // The task may destroy this object.
   const std::shared_ptr<State> state = state_;
   {
@@ -41,7 +41,7 @@ void PushThread::Run(MayBlock may_block, Task task) {
   if (!state->queue.empty()) state->wake.NotifyAll();
 }
 
-void PushThread::RunQueue(State& state) {
+void TaskThread::RunQueue(State& state) {
   while (true) {
     Task task;
     {
@@ -59,7 +59,7 @@ void PushThread::RunQueue(State& state) {
   }
 }
 
-void PushThread::Sleep(absl::Duration duration) {
+void TaskThread::Sleep(absl::Duration duration) {
   const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(duration);
   const MutexLock lock(state_->mu);
   while (!state_->stopping && state_->wake.WaitUntil(state_->mu, deadline)) {

@@ -1,0 +1,515 @@
+#include "server/address_space_service.h"
+
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/proto_buffer_reader.h>
+
+#include <bit>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "core/error.h"
+#include "core/name.h"
+#include "server/attachment_change.h"
+#include "server/call.h"
+#include "server/convert.h"
+#include "server/list_by_name.h"
+#include "server/mapping_requests.h"
+#include "server/update_stream.h"
+#include "server/watch_reactor.h"
+
+namespace iovad {
+namespace {
+
+constexpr uint64_t kMinPageSize = 4096;
+constexpr size_t kMaxReserved = 1024;
+constexpr size_t kMaxLabels = 64;
+
+// A request and response that live as long as their call, for handlers that are
+// served as bytes.
+template <typename Request, typename Response>
+struct RawExchange {
+  Request request;
+  Response response;
+};
+
+// Parses the request, lets `serve(exchange, answer)` do the work, and sends the
+// response as bytes that depend on its content alone.
+template <typename Request, typename Response, typename F>
+grpc::ServerUnaryReactor* ServeRaw(ServerContext& context, grpc::CallbackServerContext* rpc,
+                                   const grpc::ByteBuffer* in, grpc::ByteBuffer* out, F serve) {
+  const Call call(rpc, context.gate, Role::kOperator);
+  if (!call.status().ok()) {
+    call.Finish(call.status());
+    return call.reactor();
+  }
+  auto exchange = std::make_shared<RawExchange<Request, Response>>();
+  grpc::ByteBuffer bytes(*in);
+  grpc::ProtoBufferReader reader(&bytes);
+  if (!reader.status().ok() || !exchange->request.ParseFromZeroCopyStream(&reader)) {
+    // What gRPC itself answers to a message that it cannot parse.
+    call.Finish(absl::InternalError("the request is not a message of the right kind"));
+    return call.reactor();
+  }
+  serve(exchange, [call, exchange, out](const absl::Status& status) {
+    if (status.ok()) {
+      const grpc::Slice slice(StableBytes(exchange->response));
+      *out = grpc::ByteBuffer(&slice, 1);
+    }
+    call.Finish(status);
+  });
+  return call.reactor();
+}
+
+absl::Status CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
+                         const std::string& where) {
+  if (labels.size() > kMaxLabels) {
+    return MakeError({.reason = Reason::kInvalidLabel, .limit = kMaxLabels},
+                     absl::StrCat(where, "a space has at most ", kMaxLabels, " labels"));
+  }
+  for (const auto& [key, value] : labels) {
+    if (!key.empty() && IsValidLabel(key) && IsValidLabel(value)) continue;
+    return MakeError({.reason = Reason::kInvalidLabel},
+                     absl::StrCat(where,
+                                  "a label's key and value have at most 64 characters of "
+                                  "UTF-8 and no control characters"));
+  }
+  return absl::OkStatus();
+}
+
+// What a new space is to be like. MISSING_FIELD, EMPTY_RANGE, INVALID_VALUE,
+// INVALID_LABEL, HANDLE_NOT_FOUND.
+absl::Status ParseSpace(const v1::CreateSpaceRequest& request, const Limits& limits,
+                        SpaceOptions& options, Space::Identity& identity) {
+  const std::string where = absl::StrCat("space '", request.space().substr(0, 64), "': ");
+  const auto invalid = [&](const std::string& what, uint64_t limit) {
+    return MakeError({.reason = Reason::kInvalidValue, .limit = limit}, absl::StrCat(where, what));
+  };
+  options.name = request.space();
+  if (request.has_iova_range()) {
+    const absl::StatusOr<IovaRange> range = ParseRange<Iova>(request.iova_range(), where);
+    if (!range.ok()) return range.status();
+    options.range = *range;
+  }
+  if (request.has_reserved()) {
+    options.reserved.clear();
+    if (request.reserved().ranges_size() > static_cast<int>(kMaxReserved)) {
+      return invalid(absl::StrCat("at most ", kMaxReserved, " ranges can be reserved"),
+                     kMaxReserved);
+    }
+    for (const v1::Range& r : request.reserved().ranges()) {
+      const absl::StatusOr<IovaRange> range = ParseRange<Iova>(r, where);
+      if (!range.ok()) return range.status();
+      options.reserved.push_back(*range);
+    }
+  }
+  const absl::StatusOr<Placement> placement = ParsePlacement(request.placement(), where);
+  if (!placement.ok()) return placement.status();
+  options.placement = *placement;
+  if (request.iova_page_size() != 0) {
+    constexpr uint64_t kMaxPageSize = uint64_t{1} << 30;
+    options.page_size = request.iova_page_size();
+    if (!std::has_single_bit(options.page_size) || options.page_size < kMinPageSize ||
+        options.page_size > kMaxPageSize) {
+      return invalid(absl::StrCat("iova_page_size ", options.page_size,
+                                  " is not a power of two from 4096 to 2^30"),
+                     kMaxPageSize);
+    }
+  }
+  options.max_mappings = limits.max_mappings_per_space;
+  if (request.max_mappings() != 0) {
+    if (request.max_mappings() > limits.max_mappings_per_space) {
+      return invalid(absl::StrCat("max_mappings is at most ", limits.max_mappings_per_space,
+                                  " on this server"),
+                     limits.max_mappings_per_space);
+    }
+    options.max_mappings = request.max_mappings();
+  }
+  if (absl::Status s = CheckLabels(request.labels(), where); !s.ok()) return s;
+  identity.labels = {request.labels().begin(), request.labels().end()};
+  if (!v1::Lifetime_IsValid(request.lifetime())) {
+    return invalid("lifetime is none of PERMANENT, OWNER_PROCESS", 0);
+  }
+  if (request.lifetime() == v1::LIFETIME_OWNER_PROCESS && request.owner_handle().empty()) {
+    return MakeError({.reason = Reason::kMissingField},
+                     absl::StrCat(where, "lifetime OWNER_PROCESS needs an owner_handle"));
+  }
+  if (!request.owner_handle().empty()) {
+    return MakeError({.reason = Reason::kHandleNotFound},
+                     absl::StrCat(where, "there is no such owner_handle"));
+  }
+  identity.uid = RandomId();
+  identity.create_time = absl::Now();
+  return absl::OkStatus();
+}
+
+std::optional<Revision> Expected(const auto& request) {
+  if (!request.has_expected_revision()) return std::nullopt;
+  return Revision(request.expected_revision());
+}
+
+}  // namespace
+
+template <typename Request, typename F>
+grpc::ServerUnaryReactor* AddressSpaceService::ServeSpace(grpc::CallbackServerContext* call,
+                                                          const Request& request, Role needed,
+                                                          F serve) {
+  return Serve(call, context_.gate, needed, [&]() -> absl::Status {
+    std::string uid;
+    if constexpr (requires { request.space_uid(); }) uid = request.space_uid();
+    const absl::StatusOr<std::shared_ptr<Space>> space =
+        context_.registry.FindSpace(request.space(), uid);
+    return space.ok() ? serve(**space) : space.status();
+  });
+}
+
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* AddressSpaceService::SubmitTo(
+    void (*submit)(const Registry&, const Request&, Response&,
+                   std::function<void(const absl::Status&)>),
+    grpc::CallbackServerContext* rpc, const Request* request, Response* response) {
+  const Call call(rpc, context_.gate, Role::kOperator);
+  if (call.status().ok()) {
+    submit(context_.registry, *request, *response,
+           [call](const absl::Status& status) { call.Finish(status); });
+  } else {
+    call.Finish(call.status());
+  }
+  return call.reactor();
+}
+
+// ---- Spaces -----------------------------------------------------------------
+
+grpc::ServerUnaryReactor* AddressSpaceService::CreateSpace(grpc::CallbackServerContext* call,
+                                                           const grpc::ByteBuffer* request,
+                                                           grpc::ByteBuffer* response) {
+  return ServeRaw<v1::CreateSpaceRequest, v1::CreateSpaceResponse>(
+      context_, call, request, response, [this](const auto& exchange, auto answer) {
+        const v1::CreateSpaceRequest& req = exchange->request;
+        Registry& registry = context_.registry;
+        Repeats repeats(registry.request_log(), req.request_id(), "CreateSpace", req,
+                        exchange->response, absl::StrCat("space '", req.space(), "': "));
+        if (!repeats.status().ok() || repeats.replayed()) return answer(repeats.status());
+        SpaceOptions options;
+        Space::Identity identity;
+        absl::Status status = ParseSpace(req, context_.config.limits, options, identity);
+        if (status.ok()) {
+          std::vector<Registry::AttachTo> attach_to;
+          for (const v1::AttachmentSpec& spec : req.attachments()) {
+            attach_to.push_back({.device = spec.device(),
+                                 .asid = Asid(spec.asid()),
+                                 .groups = {spec.groups().begin(), spec.groups().end()}});
+          }
+          const absl::StatusOr<std::shared_ptr<Space>> space =
+              registry.CreateSpace(std::move(options), std::move(identity), attach_to);
+          status = space.status();
+          if (space.ok()) (*space)->Describe(*exchange->response.mutable_space());
+        }
+        repeats.End(status, exchange->response);
+        answer(status);
+      });
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::GetSpace(grpc::CallbackServerContext* call,
+                                                        const v1::GetSpaceRequest* request,
+                                                        v1::GetSpaceResponse* response) {
+  return ServeSpace(call, *request, Role::kViewer, [&](Space& space) {
+    space.Describe(*response->mutable_space());
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::ListSpaces(grpc::CallbackServerContext* call,
+                                                          const v1::ListSpacesRequest* request,
+                                                          v1::ListSpacesResponse* response) {
+  return Serve(call, context_.gate, Role::kViewer, [&] {
+    return ListByName(
+        *request, context_.config.limits.max_message_bytes,
+        [&](const std::string& after, size_t most) {
+          return context_.registry.Spaces(after, most);
+        },
+        [&](Space& space) { space.Describe(*response->add_spaces()); },
+        [&] { response->mutable_spaces()->RemoveLast(); }, *response);
+  });
+}
+
+grpc::ServerWriteReactor<v1::WatchSpacesResponse>* AddressSpaceService::WatchSpaces(
+    grpc::CallbackServerContext* call, const v1::WatchSpacesRequest* /*request*/) {
+  return StartWatchSpaces(context_, call);
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::DeleteSpace(grpc::CallbackServerContext* rpc,
+                                                           const v1::DeleteSpaceRequest* request,
+                                                           v1::DeleteSpaceResponse* response) {
+  const Call call(rpc, context_.gate, Role::kOperator);
+  absl::Status status = call.status();
+  if (!status.ok()) {
+    call.Finish(status);
+    return call.reactor();
+  }
+  Registry& registry = context_.registry;
+  // A repeat finds no space any more, so the answers of deletions are the
+  // server's to remember.
+  auto repeats = std::make_shared<Repeats>(registry.request_log(), request->request_id(),
+                                           "DeleteSpace", *request, *response,
+                                           absl::StrCat("space '", request->space(), "': "));
+  if (!repeats->status().ok() || repeats->replayed()) {
+    call.Finish(repeats->status());
+    return call.reactor();
+  }
+  const absl::StatusOr<std::shared_ptr<Space>> space =
+      registry.FindSpace(request->space(), request->space_uid());
+  if (!space.ok()) {
+    repeats->End(space.status(), *response);
+    call.Finish(space.status());
+    return call.reactor();
+  }
+  auto change = std::make_unique<DeleteChange>(
+      request->force(),
+      [&registry, call, repeats, response, space = *space](const absl::Status& ended) {
+        if (ended.ok()) registry.RemoveSpace(*space);
+        repeats->End(ended, *response);
+        call.Finish(ended);
+      });
+  change->expected_revision = Expected(*request);
+  (*space)->Submit(std::move(change));
+  return call.reactor();
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::TransferSpace(
+    grpc::CallbackServerContext* call, const v1::TransferSpaceRequest* request,
+    v1::TransferSpaceResponse* /*response*/) {
+  return ServeSpace(call, *request, Role::kOperator, [&](Space& space) {
+    const bool missing = request->owner_handle().empty();
+    return MakeError({.reason = missing ? Reason::kMissingField : Reason::kHandleNotFound},
+                     absl::StrCat(space.prefix(), missing ? "owner_handle is missing"
+                                                          : "there is no such owner_handle"));
+  });
+}
+
+// ---- Attachments ------------------------------------------------------------
+
+namespace {
+
+// Serves AttachDevice and DetachDevice: `submit(space, finished)` starts the
+// change, which calls `finished` with its status.
+template <typename Exchange, typename AnswerF, typename F>
+void ServeAttachment(Registry& registry, const char* method, const std::shared_ptr<Exchange>& x,
+                     AnswerF answer, F submit) {
+  const auto& request = x->request;
+  const absl::StatusOr<std::shared_ptr<Space>> space =
+      registry.FindSpace(request.space(), request.space_uid());
+  if (!space.ok()) return answer(space.status());
+  auto repeats = std::make_shared<Repeats>((*space)->request_log(), request.request_id(), method,
+                                           request, x->response, (*space)->prefix());
+  if (!repeats->status().ok() || repeats->replayed()) return answer(repeats->status());
+  submit(*space, [x, answer, repeats, space = *space](const absl::Status& status) {
+    if (status.ok()) space->Describe(*x->response.mutable_space());
+    repeats->End(status, x->response);
+    answer(status);
+  });
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* AddressSpaceService::AttachDevice(grpc::CallbackServerContext* call,
+                                                            const grpc::ByteBuffer* request,
+                                                            grpc::ByteBuffer* response) {
+  return ServeRaw<v1::AttachDeviceRequest, v1::AttachDeviceResponse>(
+      context_, call, request, response, [this](const auto& exchange, auto answer) {
+        Registry& registry = context_.registry;
+        ServeAttachment(
+            registry, "AttachDevice", exchange, answer,
+            [&](const std::shared_ptr<Space>& space, AttachmentChange::Finished finished) {
+              const v1::AttachDeviceRequest& req = exchange->request;
+              const std::vector<uint32_t> groups(req.groups().begin(), req.groups().end());
+              const absl::StatusOr<PushTarget> target = registry.Claim(
+                  *space, {.device = req.device(), .asid = Asid(req.asid()), .groups = groups});
+              if (!target.ok()) return finished(target.status());
+              auto change = std::make_unique<AttachChange>(
+                  *target, groups,
+                  [&registry, target = *target, finished](const absl::Status& status) {
+                    if (!status.ok()) registry.Release(target);
+                    finished(status);
+                  });
+              change->expected_revision = Expected(req);
+              space->Submit(std::move(change));
+            });
+      });
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::DetachDevice(grpc::CallbackServerContext* call,
+                                                            const grpc::ByteBuffer* request,
+                                                            grpc::ByteBuffer* response) {
+  return ServeRaw<v1::DetachDeviceRequest, v1::DetachDeviceResponse>(
+      context_, call, request, response, [this](const auto& exchange, auto answer) {
+        Registry& registry = context_.registry;
+        ServeAttachment(
+            registry, "DetachDevice", exchange, answer,
+            [&](const std::shared_ptr<Space>& space, AttachmentChange::Finished finished) {
+              const v1::DetachDeviceRequest& req = exchange->request;
+              const absl::StatusOr<std::shared_ptr<Device>> device =
+                  registry.FindDevice(req.device());
+              if (!device.ok()) return finished(device.status());
+              const PushTarget target{.device = *device, .asid = Asid(req.asid())};
+              auto change = std::make_unique<DetachChange>(
+                  target, [&registry, target, finished](const absl::Status& status) {
+                    if (status.ok()) registry.Release(target);
+                    finished(status);
+                  });
+              change->expected_revision = Expected(req);
+              space->Submit(std::move(change));
+            });
+      });
+}
+
+// ---- Memory: known to the contract, not yet to this server --------------------
+
+grpc::ServerUnaryReactor* AddressSpaceService::RegisterMemory(
+    grpc::CallbackServerContext* call, const v1::RegisterMemoryRequest* request,
+    v1::RegisterMemoryResponse* /*response*/) {
+  return ServeSpace(call, *request, Role::kOperator, [&](Space& space) {
+    const auto refuse = [&](Reason reason, const char* what) {
+      return MakeError({.reason = reason}, absl::StrCat(space.prefix(), what));
+    };
+    if (request->size() == 0) return refuse(Reason::kEmptyRange, "size is 0");
+    if (!HvaRange::FromSize(Hva(request->hva()), request->size()).has_value()) {
+      return refuse(Reason::kRangeWraps, "hva plus size goes beyond 2^64 - 1");
+    }
+    if (request->source_case() == v1::RegisterMemoryRequest::SOURCE_NOT_SET) {
+      return refuse(Reason::kMissingField, "fd_handle or path is missing");
+    }
+    if (!IsValidLabel(request->label())) {
+      return refuse(Reason::kInvalidLabel,
+                    "a label has at most 64 characters of UTF-8 and no control characters");
+    }
+    return refuse(Reason::kNoDeviceCapability,
+                  "this server cannot register memory yet; simulated devices need none");
+  });
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::UnregisterMemory(
+    grpc::CallbackServerContext* call, const v1::UnregisterMemoryRequest* request,
+    v1::UnregisterMemoryResponse* /*response*/) {
+  return ServeSpace(call, *request, Role::kOperator, [&](Space& space) {
+    return MakeError({.reason = Reason::kMemoryNotFound},
+                     absl::StrCat(space.prefix(), "there is no memory ", request->memory_id()));
+  });
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::ListMemory(grpc::CallbackServerContext* call,
+                                                          const v1::ListMemoryRequest* request,
+                                                          v1::ListMemoryResponse* /*response*/) {
+  return ServeSpace(call, *request, Role::kViewer, [](Space&) { return absl::OkStatus(); });
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::GetMemoryHandle(
+    grpc::CallbackServerContext* call, const v1::GetMemoryHandleRequest* request,
+    v1::GetMemoryHandleResponse* /*response*/) {
+  return ServeSpace(call, *request, Role::kOperator, [&](Space& space) {
+    return MakeError({.reason = Reason::kMemoryNotFound},
+                     absl::StrCat(space.prefix(), "there is no memory ", request->memory_id()));
+  });
+}
+
+// ---- Mappings -----------------------------------------------------------------
+
+grpc::ServerUnaryReactor* AddressSpaceService::Map(grpc::CallbackServerContext* call,
+                                                   const v1::MapRequest* request,
+                                                   v1::MapResponse* response) {
+  return SubmitTo(SubmitMap, call, request, response);
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::Unmap(grpc::CallbackServerContext* call,
+                                                     const v1::UnmapRequest* request,
+                                                     v1::UnmapResponse* response) {
+  return SubmitTo(SubmitUnmap, call, request, response);
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::Update(grpc::CallbackServerContext* call,
+                                                      const v1::UpdateRequest* request,
+                                                      v1::UpdateResponse* response) {
+  return SubmitTo(SubmitUpdate, call, request, response);
+}
+
+grpc::ServerBidiReactor<v1::StreamUpdatesRequest, v1::StreamUpdatesResponse>*
+AddressSpaceService::StreamUpdates(grpc::CallbackServerContext* call) {
+  return StartUpdateStream(context_, call);
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::Translate(grpc::CallbackServerContext* call,
+                                                         const v1::TranslateRequest* request,
+                                                         v1::TranslateResponse* response) {
+  return ServeSpace(call, *request, Role::kViewer, [&](Space& space) -> absl::Status {
+    const Limits& limits = context_.config.limits;
+    const auto count = static_cast<size_t>(request->queries_size());
+    if (count > limits.max_queries_per_translate) {
+      return MakeError({.reason = Reason::kTooManyOps,
+                        .limit = limits.max_queries_per_translate,
+                        .needed = count},
+                       absl::StrCat(space.prefix(), count, " queries in one request, of ",
+                                    limits.max_queries_per_translate, " that there may be"));
+    }
+    std::vector<Query> queries(count);
+    for (size_t i = 0; i < count; ++i) {
+      absl::Status s =
+          ParseQuery(request->queries(static_cast<int>(i)), space.prefix(), queries[i]);
+      if (!s.ok()) return WithOpIndex(s, static_cast<uint32_t>(i));
+    }
+    // The most that a segment, and a query besides its segments, take on the wire.
+    constexpr uint64_t kSegmentBytes = 64;
+    constexpr uint64_t kQueryBytes = 32;
+    const uint64_t fixed = std::min(limits.max_message_bytes, count * kQueryBytes);
+    const uint64_t max_segments = (limits.max_message_bytes - fixed) / kSegmentBytes;
+    absl::StatusOr<Translations> translations = space.Read([&](const AddressSpace& core) {
+      response->set_revision(core.revision().value());
+      return core.Translate(queries, max_segments);
+    });
+    if (translations.ok()) Write(*translations, *response);
+    return translations.status();
+  });
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::AllocSVQ(grpc::CallbackServerContext* call,
+                                                        const v1::AllocSVQRequest* request,
+                                                        v1::AllocSVQResponse* response) {
+  return SubmitTo(SubmitAllocSvq, call, request, response);
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::FreeSVQ(grpc::CallbackServerContext* call,
+                                                       const v1::FreeSVQRequest* request,
+                                                       v1::FreeSVQResponse* response) {
+  return SubmitTo(SubmitFreeSvq, call, request, response);
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::ListSVQs(grpc::CallbackServerContext* call,
+                                                        const v1::ListSVQsRequest* request,
+                                                        v1::ListSVQsResponse* response) {
+  return ServeSpace(call, *request, Role::kViewer, [&](Space& space) -> absl::Status {
+    space.Read([&](const AddressSpace& core) {
+      response->set_revision(core.revision().value());
+      for (const Svq& svq : core.Svqs()) Write(svq, Tentative::kNo, *response->add_svqs());
+    });
+    const uint64_t limit = context_.config.limits.max_message_bytes;
+    const uint64_t needed = response->ByteSizeLong();
+    if (needed <= limit) return absl::OkStatus();
+    return MakeError({.reason = Reason::kTooManyOps, .limit = limit, .needed = needed},
+                     absl::StrCat(space.prefix(), "the answer would have ", needed,
+                                  " bytes; list the mappings instead"));
+  });
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::ListMappings(grpc::CallbackServerContext* call,
+                                                            const v1::ListMappingsRequest* request,
+                                                            v1::ListMappingsResponse* response) {
+  return ServeSpace(call, *request, Role::kViewer,
+                    [&](Space& space) { return space.ListMappings(*request, *response); });
+}
+
+grpc::ServerWriteReactor<v1::WatchResponse>* AddressSpaceService::Watch(
+    grpc::CallbackServerContext* call, const v1::WatchRequest* request) {
+  return StartWatch(context_, call, request);
+}
+
+}  // namespace iovad

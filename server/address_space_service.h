@@ -1,0 +1,109 @@
+// iovad.v1.AddressSpaceService: thin handlers that parse, call and convert.
+#ifndef IOVAD_SERVER_ADDRESS_SPACE_SERVICE_H_
+#define IOVAD_SERVER_ADDRESS_SPACE_SERVICE_H_
+
+#include "iovad/v1/address_space.grpc.pb.h"
+#include "server/identity.h"
+#include "server/server_context.h"
+
+namespace iovad {
+
+// Space has a map of labels, whose order on the wire protobuf does not promise;
+// calls that answer with one and may be repeated are served as bytes, so that a
+// repeat gets the same ones.
+using AddressSpaceServiceBase = v1::AddressSpaceService::WithRawCallbackMethod_CreateSpace<
+    v1::AddressSpaceService::WithRawCallbackMethod_AttachDevice<
+        v1::AddressSpaceService::WithRawCallbackMethod_DetachDevice<
+            v1::AddressSpaceService::CallbackService>>>;
+
+class AddressSpaceService final : public AddressSpaceServiceBase {
+ public:
+  static constexpr char kName[] = "iovad.v1.AddressSpaceService";
+
+  explicit AddressSpaceService(ServerContext& context) : context_(context) {}
+
+  grpc::ServerUnaryReactor* CreateSpace(grpc::CallbackServerContext* call,
+                                        const grpc::ByteBuffer* request,
+                                        grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* GetSpace(grpc::CallbackServerContext* call,
+                                     const v1::GetSpaceRequest* request,
+                                     v1::GetSpaceResponse* response) override;
+  grpc::ServerUnaryReactor* ListSpaces(grpc::CallbackServerContext* call,
+                                       const v1::ListSpacesRequest* request,
+                                       v1::ListSpacesResponse* response) override;
+  grpc::ServerWriteReactor<v1::WatchSpacesResponse>* WatchSpaces(
+      grpc::CallbackServerContext* call, const v1::WatchSpacesRequest* request) override;
+  grpc::ServerUnaryReactor* DeleteSpace(grpc::CallbackServerContext* call,
+                                        const v1::DeleteSpaceRequest* request,
+                                        v1::DeleteSpaceResponse* response) override;
+  grpc::ServerUnaryReactor* TransferSpace(grpc::CallbackServerContext* call,
+                                          const v1::TransferSpaceRequest* request,
+                                          v1::TransferSpaceResponse* response) override;
+
+  grpc::ServerUnaryReactor* AttachDevice(grpc::CallbackServerContext* call,
+                                         const grpc::ByteBuffer* request,
+                                         grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* DetachDevice(grpc::CallbackServerContext* call,
+                                         const grpc::ByteBuffer* request,
+                                         grpc::ByteBuffer* response) override;
+
+  grpc::ServerUnaryReactor* RegisterMemory(grpc::CallbackServerContext* call,
+                                           const v1::RegisterMemoryRequest* request,
+                                           v1::RegisterMemoryResponse* response) override;
+  grpc::ServerUnaryReactor* UnregisterMemory(grpc::CallbackServerContext* call,
+                                             const v1::UnregisterMemoryRequest* request,
+                                             v1::UnregisterMemoryResponse* response) override;
+  grpc::ServerUnaryReactor* ListMemory(grpc::CallbackServerContext* call,
+                                       const v1::ListMemoryRequest* request,
+                                       v1::ListMemoryResponse* response) override;
+  grpc::ServerUnaryReactor* GetMemoryHandle(grpc::CallbackServerContext* call,
+                                            const v1::GetMemoryHandleRequest* request,
+                                            v1::GetMemoryHandleResponse* response) override;
+
+  grpc::ServerUnaryReactor* Map(grpc::CallbackServerContext* call, const v1::MapRequest* request,
+                                v1::MapResponse* response) override;
+  grpc::ServerUnaryReactor* Unmap(grpc::CallbackServerContext* call,
+                                  const v1::UnmapRequest* request,
+                                  v1::UnmapResponse* response) override;
+  grpc::ServerUnaryReactor* Update(grpc::CallbackServerContext* call,
+                                   const v1::UpdateRequest* request,
+                                   v1::UpdateResponse* response) override;
+  grpc::ServerBidiReactor<v1::StreamUpdatesRequest, v1::StreamUpdatesResponse>* StreamUpdates(
+      grpc::CallbackServerContext* call) override;
+  grpc::ServerUnaryReactor* Translate(grpc::CallbackServerContext* call,
+                                      const v1::TranslateRequest* request,
+                                      v1::TranslateResponse* response) override;
+
+  grpc::ServerUnaryReactor* AllocSVQ(grpc::CallbackServerContext* call,
+                                     const v1::AllocSVQRequest* request,
+                                     v1::AllocSVQResponse* response) override;
+  grpc::ServerUnaryReactor* FreeSVQ(grpc::CallbackServerContext* call,
+                                    const v1::FreeSVQRequest* request,
+                                    v1::FreeSVQResponse* response) override;
+  grpc::ServerUnaryReactor* ListSVQs(grpc::CallbackServerContext* call,
+                                     const v1::ListSVQsRequest* request,
+                                     v1::ListSVQsResponse* response) override;
+  grpc::ServerUnaryReactor* ListMappings(grpc::CallbackServerContext* call,
+                                         const v1::ListMappingsRequest* request,
+                                         v1::ListMappingsResponse* response) override;
+  grpc::ServerWriteReactor<v1::WatchResponse>* Watch(grpc::CallbackServerContext* call,
+                                                     const v1::WatchRequest* request) override;
+
+ private:
+  // Serves a request about one space: `serve(Space&)` returns the status.
+  template <typename Request, typename F>
+  grpc::ServerUnaryReactor* ServeSpace(grpc::CallbackServerContext* call, const Request& request,
+                                       Role needed, F serve);
+  // Hands a request to `submit` (mapping_requests.h).
+  template <typename Request, typename Response>
+  grpc::ServerUnaryReactor* SubmitTo(void (*submit)(const Registry&, const Request&, Response&,
+                                                    std::function<void(const absl::Status&)>),
+                                     grpc::CallbackServerContext* call, const Request* request,
+                                     Response* response);
+
+  ServerContext& context_;
+};
+
+}  // namespace iovad
+
+#endif  // IOVAD_SERVER_ADDRESS_SPACE_SERVICE_H_

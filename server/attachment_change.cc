@@ -1,0 +1,207 @@
+#include "server/attachment_change.h"
+
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "core/error.h"
+
+namespace iovad {
+namespace {
+
+bool IsSame(const PushTarget& a, const PushTarget& b) {
+  return a.device == b.device && a.asid == b.asid;
+}
+
+// Drops everything in an address space whose state is unknown, then goes on.
+void ResetThen(const PushTarget& target, std::function<void()> next) {
+  target.device->Reset(target.asid, [next = std::move(next)](const PushOutcome&) { next(); });
+}
+
+}  // namespace
+
+std::vector<Attachment>::iterator AttachmentChange::Find(Space& space, const PushTarget& target) {
+  return std::find_if(space.attachments_.begin(), space.attachments_.end(),
+                      [&](const Attachment& a) { return IsSame(a.target, target); });
+}
+
+void AttachmentChange::Attach(Space& space, const Change& change, const PushTarget& target,
+                              std::vector<uint32_t> groups, Done done) {
+  std::shared_ptr<const IotlbBatch> batch;
+  absl::Status status;
+  {
+    const WriterLock lock(space.mu_);
+    status = space.CheckChange(change);
+    if (status.ok()) status = space.CheckDevice(target);
+    if (status.ok()) {
+      batch = std::make_shared<const IotlbBatch>(space.WholeTable());
+      space.attachments_.push_back(
+          {.target = target, .groups = std::move(groups), .state = AttachmentState::kSyncing});
+    }
+  }
+  if (!status.ok()) return done(status);
+  PushToAll({target}, space.name(), batch, [&space, target, done](const PushResult& result) {
+    {
+      const WriterLock lock(space.mu_);
+      const auto attachment = Find(space, target);
+      if (result.status.ok()) {
+        attachment->state = AttachmentState::kLive;
+        const Revision revision = space.core_.Touch();
+        attachment->applied_revision = revision;
+        std::vector<v1::Event> events(1);
+        Space::Write(*attachment, *events[0].mutable_attached());
+        space.ApplyDeviceBounds();
+        space.PublishAndCommit(revision, std::move(events));
+      } else {
+        space.attachments_.erase(attachment);
+      }
+    }
+    if (result.unknown.empty()) {
+      if (result.status.ok()) space.NotifyChanged();
+      return done(result.status);
+    }
+    // Nobody is attached there any more: leave nothing behind.
+    ResetThen(target, [done, status = result.status] { done(status); });
+  });
+}
+
+void AttachmentChange::Detach(Space& space, const Change& change, const PushTarget& target,
+                              Done done) {
+  std::shared_ptr<const IotlbBatch> batch;
+  bool unknown = false;
+  absl::Status status;
+  {
+    const ReaderLock lock(space.mu_);
+    status = space.CheckChange(change);
+    const auto attachment = Find(space, target);
+    if (status.ok() && attachment == space.attachments_.end()) {
+      status =
+          MakeError({.reason = Reason::kDeviceNotFound, .device = target.device->name()},
+                    absl::StrCat(space.prefix(), "is not attached to ASID ", target.asid.value(),
+                                 " of device '", target.device->name(), "'"));
+    }
+    if (status.ok()) {
+      batch = std::make_shared<const IotlbBatch>(space.WholeTable().Inverse());
+      unknown = attachment->state == AttachmentState::kFailed;
+    }
+  }
+  if (!status.ok()) return done(status);
+  const auto detached = [&space, target, batch, done](const PushResult& result) {
+    {
+      const WriterLock lock(space.mu_);
+      const auto attachment = Find(space, target);
+      if (result.status.ok()) {
+        const Attachment gone = std::move(*attachment);
+        space.attachments_.erase(attachment);
+        ReleaseQuarantine(space);
+        space.ApplyDeviceBounds();
+        const Revision revision = space.core_.Touch();
+        std::vector<v1::Event> events(1);
+        Space::Write(gone, *events[0].mutable_detached());
+        space.PublishAndCommit(revision, std::move(events));
+      } else if (!result.unknown.empty()) {
+        space.MarkFailed({target}, result, *batch);
+      }
+    }
+    space.NotifyChanged();
+    done(result.status);
+  };
+  if (unknown) {
+    ResetThen(target, [detached] { detached(PushResult()); });
+  } else {
+    PushToAll({target}, space.name(), batch, detached);
+  }
+}
+
+void AttachmentChange::ReleaseQuarantine(Space& space) {
+  // One list in the core serves all attachments: it is kept until none needs it.
+  const bool needed =
+      std::any_of(space.attachments_.begin(), space.attachments_.end(),
+                  [](const Attachment& a) { return a.state == AttachmentState::kFailed; });
+  if (!needed) space.core_.ReleaseQuarantine();
+}
+
+void AttachmentChange::Replay(Space& space, const PushTarget& target, Done done) {
+  ResetThen(target, [&space, target, done] {
+    std::shared_ptr<const IotlbBatch> batch;
+    bool gone = false;
+    {
+      const WriterLock lock(space.mu_);
+      const auto attachment = Find(space, target);
+      gone = space.deleted_ || attachment == space.attachments_.end();
+      if (!gone) {
+        attachment->state = AttachmentState::kSyncing;
+        batch = std::make_shared<const IotlbBatch>(space.WholeTable());
+      }
+    }
+    // Detached while the reset waited for its turn: there is nothing to replay.
+    if (gone) return done(absl::OkStatus());
+    PushToAll({target}, space.name(), batch, [&space, target, done](const PushResult& result) {
+      {
+        const WriterLock lock(space.mu_);
+        Attachment& attachment = *Find(space, target);
+        if (result.status.ok()) {
+          attachment.state = AttachmentState::kLive;
+          attachment.last_error.clear();
+          attachment.quarantined.clear();
+          attachment.applied_revision = space.core_.revision();
+          ReleaseQuarantine(space);
+        } else {
+          attachment.state = AttachmentState::kFailed;
+          attachment.last_error = std::string(result.status.message());
+        }
+        std::vector<v1::Event> events(1);
+        Space::Write(attachment, *events[0].mutable_attachment_state());
+        space.Publish(space.core_.revision(), std::move(events));
+      }
+      space.NotifyChanged();
+      done(result.status);
+    });
+  });
+}
+
+void AttachmentChange::Delete(Space& space, const Change& change, bool force, Done done) {
+  std::shared_ptr<const IotlbBatch> batch;
+  std::vector<PushTarget> live;
+  std::vector<PushTarget> unknown;
+  absl::Status status;
+  {
+    const ReaderLock lock(space.mu_);
+    status = space.CheckChange(change);
+    const uint64_t mappings = space.core_.mapping_count();
+    if (status.ok() && mappings > 0 && !force) {
+      status = MakeError({.reason = Reason::kSpaceNotEmpty, .needed = mappings},
+                         absl::StrCat(space.prefix(), "has ", mappings,
+                                      " mappings; unmap them, or delete with force"));
+    }
+    if (status.ok()) {
+      batch = std::make_shared<const IotlbBatch>(space.WholeTable().Inverse());
+      for (const Attachment& a : space.attachments_) {
+        (a.state == AttachmentState::kFailed ? unknown : live).push_back(a.target);
+      }
+    }
+  }
+  if (!status.ok()) return done(status);
+  PushToAll(live, space.name(), batch,
+            [&space, live, unknown, batch, done](const PushResult& result) {
+              {
+                const WriterLock lock(space.mu_);
+                if (result.status.ok()) {
+                  space.deleted_ = true;
+                  space.attachments_.clear();
+                } else if (!result.unknown.empty()) {
+                  space.MarkFailed(live, result, *batch);
+                }
+              }
+              if (!result.status.ok()) {
+                space.NotifyChanged();
+                return done(result.status);
+              }
+              // In order on each device, so before anything of a later owner.
+              for (const PushTarget& target : unknown) ResetThen(target, [] {});
+              space.hub_.EndAll(space.NotFound());
+              done(absl::OkStatus());
+            });
+}
+
+}  // namespace iovad

@@ -1,0 +1,111 @@
+// Changes of what a space is attached to: attaching, detaching, replaying after
+// a reset, and deleting the space.
+//
+// Each has the space's writer to itself and pushes to devices of its own choice.
+// What a caller must have done before (claiming the device's address space) and
+// does afterwards (answering) is the registry's and the services' business.
+#ifndef IOVAD_SERVER_ATTACHMENT_CHANGE_H_
+#define IOVAD_SERVER_ATTACHMENT_CHANGE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "server/change.h"
+#include "server/push.h"
+#include "server/space.h"
+
+namespace iovad {
+
+// The steps that they share; friend of Space.
+class AttachmentChange : public ExclusiveChange {
+ public:
+  using Finished = std::function<void(const absl::Status&)>;
+
+  void Finish(const absl::Status& status) final { finished_(status); }
+
+ protected:
+  using Done = std::function<void(absl::Status)>;
+  explicit AttachmentChange(Finished finished) : finished_(std::move(finished)) {}
+
+  static void Attach(Space& space, const Change& change, const PushTarget& target,
+                     std::vector<uint32_t> groups, Done done);
+  static void Detach(Space& space, const Change& change, const PushTarget& target, Done done);
+  static void Replay(Space& space, const PushTarget& target, Done done);
+  static void Delete(Space& space, const Change& change, bool force, Done done);
+
+ private:
+  static std::vector<Attachment>::iterator Find(Space& space, const PushTarget& target)
+      ABSL_SHARED_LOCKS_REQUIRED(space.mu_);
+
+  static void ReleaseQuarantine(Space& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(space.mu_);
+
+  const Finished finished_;
+};
+
+// Replays the whole space on a device as one batch. DEVICE_RANGE_CONFLICT,
+// ENTRY_BUDGET, DEVICE_ERROR.
+class AttachChange final : public AttachmentChange {
+ public:
+  AttachChange(PushTarget target, std::vector<uint32_t> groups, Finished finished)
+      : AttachmentChange(std::move(finished)),
+        target_(std::move(target)),
+        groups_(std::move(groups)) {}
+  void Run(Space& space, std::function<void(absl::Status)> done) override {
+    Attach(space, *this, target_, groups_, std::move(done));
+  }
+
+ private:
+  const PushTarget target_;
+  const std::vector<uint32_t> groups_;
+};
+
+// Invalidates exactly what is mapped, or resets the device's address space where
+// what it maps is unknown. DEVICE_NOT_FOUND when it is not attached;
+// DEVICE_ERROR.
+class DetachChange final : public AttachmentChange {
+ public:
+  DetachChange(PushTarget target, Finished finished)
+      : AttachmentChange(std::move(finished)), target_(std::move(target)) {}
+  void Run(Space& space, std::function<void(absl::Status)> done) override {
+    Detach(space, *this, target_, std::move(done));
+  }
+
+ private:
+  const PushTarget target_;
+};
+
+// Resets one address space of a device and maps everything anew there; lifts
+// FAILED and quarantine. DEVICE_ERROR, and the attachment stays FAILED.
+class ReplayChange final : public AttachmentChange {
+ public:
+  ReplayChange(PushTarget target, Finished finished)
+      : AttachmentChange(std::move(finished)), target_(std::move(target)) {}
+  void Run(Space& space, std::function<void(absl::Status)> done) override {
+    Replay(space, target_, std::move(done));
+  }
+
+ private:
+  const PushTarget target_;
+};
+
+// Empties the devices and ends the space: watchers are told, and later changes
+// are SPACE_NOT_FOUND. SPACE_NOT_EMPTY without `force`; DEVICE_ERROR.
+class DeleteChange final : public AttachmentChange {
+ public:
+  DeleteChange(bool force, Finished finished)
+      : AttachmentChange(std::move(finished)), force_(force) {}
+  void Run(Space& space, std::function<void(absl::Status)> done) override {
+    Delete(space, *this, force_, std::move(done));
+  }
+
+ private:
+  const bool force_;
+};
+
+}  // namespace iovad
+
+#endif  // IOVAD_SERVER_ATTACHMENT_CHANGE_H_

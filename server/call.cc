@@ -1,0 +1,86 @@
+#include "server/call.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+#include <google/protobuf/message_lite.h>
+#include <openssl/sha.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "core/error.h"
+
+namespace iovad {
+namespace {
+
+constexpr size_t kMaxRequestId = 64;
+
+std::string Digest(const char* method, const google::protobuf::MessageLite& request) {
+  const std::string content = absl::StrCat(method, "\n", StableBytes(request));
+  std::string digest(SHA256_DIGEST_LENGTH, '\0');
+  SHA256(reinterpret_cast<const unsigned char*>(content.data()), content.size(),
+         reinterpret_cast<unsigned char*>(digest.data()));
+  return digest;
+}
+
+}  // namespace
+
+absl::Status DrainingStatus() {
+  return MakeError({.reason = Reason::kDraining},
+                   "the server is shutting down; try again when it is back");
+}
+
+std::string StableBytes(const google::protobuf::MessageLite& message) {
+  std::string bytes;
+  google::protobuf::io::StringOutputStream stream(&bytes);
+  google::protobuf::io::CodedOutputStream coded(&stream);
+  coded.SetSerializationDeterministic(true);
+  message.SerializeToCodedStream(&coded);
+  coded.Trim();
+  return bytes;
+}
+
+Repeats::Repeats(RequestLog& log, const std::string& id, const char* method,
+                 const google::protobuf::MessageLite& request,
+                 google::protobuf::MessageLite& response, const std::string& what)
+    : log_(log) {
+  if (id.empty()) return;
+  if (id.size() > kMaxRequestId) {
+    status_ =
+        MakeError({.reason = Reason::kInvalidValue, .limit = kMaxRequestId},
+                  absl::StrCat(what, "a request_id has at most ", kMaxRequestId, " characters"));
+    return;
+  }
+  const RequestLog::Claim claim = log_.Begin(id, Digest(method, request), absl::Now());
+  using State = RequestLog::Claim::State;
+  switch (claim.state) {
+    case State::kNew:
+      id_ = id;
+      break;
+    case State::kRunning:
+      status_ = MakeError(
+          {.reason = Reason::kRequestInFlight},
+          absl::StrCat(what, "request '", id, "' is still running; ask again for its answer"));
+      break;
+    case State::kReused:
+      status_ = MakeError(
+          {.reason = Reason::kRequestIdReused},
+          absl::StrCat(what, "request_id '", id, "' was used for another request; take a new one"));
+      break;
+    case State::kAnswered:
+      replayed_ = true;
+      response.ParseFromString(*claim.answer);
+      break;
+  }
+}
+
+void Repeats::End(const absl::Status& status, const google::protobuf::MessageLite& response) {
+  if (id_.empty()) return;
+  if (status.ok()) {
+    log_.Record(id_, StableBytes(response), absl::Now());
+  } else {
+    log_.Forget(id_);
+  }
+  id_.clear();
+}
+
+}  // namespace iovad

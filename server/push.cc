@@ -1,0 +1,101 @@
+#include "server/push.h"
+
+#include <atomic>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/error.h"
+
+namespace iovad {
+namespace {
+
+// A push on its way. Each target writes its own outcome; the last one to answer
+// goes on.
+struct Flight : std::enable_shared_from_this<Flight> {
+  std::vector<PushTarget> targets;
+  std::string space;
+  std::shared_ptr<const IotlbBatch> batch;
+  std::function<void(PushResult)> done;
+  std::vector<PushOutcome> outcomes;
+  std::vector<PushOutcome> undone;
+  std::atomic<size_t> waiting = 0;
+
+  void Start() {
+    outcomes.resize(targets.size());
+    waiting = targets.size();
+    const auto self = shared_from_this();
+    for (size_t i = 0; i < targets.size(); ++i) {
+      targets[i].device->Apply({.asid = targets[i].asid, .space = space, .batch = batch},
+                               [self, i](PushOutcome outcome) {
+                                 self->outcomes[i] = std::move(outcome);
+                                 if (self->waiting.fetch_sub(1, std::memory_order_acq_rel) == 1)
+                                   self->Settle();
+                               });
+    }
+  }
+
+  void Settle() {
+    std::vector<size_t> took;
+    for (size_t i = 0; i < targets.size(); ++i) {
+      if (outcomes[i].ok()) took.push_back(i);
+    }
+    undone.resize(targets.size());
+    if (took.size() == targets.size() || took.empty()) return Finish();
+    const auto inverse = std::make_shared<const IotlbBatch>(batch->Inverse());
+    waiting = took.size();
+    const auto self = shared_from_this();
+    for (const size_t i : took) {
+      targets[i].device->Apply({.asid = targets[i].asid,
+                                .space = space,
+                                .batch = inverse,
+                                .direction = IotlbPort::Direction::kUndo},
+                               [self, i](PushOutcome outcome) {
+                                 self->undone[i] = std::move(outcome);
+                                 if (self->waiting.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+                                   self->Finish();
+                                 }
+                               });
+    }
+  }
+
+  void Finish() {
+    PushResult result;
+    const PushOutcome* refusal = nullptr;
+    std::string device;
+    for (size_t i = 0; i < targets.size(); ++i) {
+      const bool refused = !outcomes[i].ok();
+      if (refused && refusal == nullptr) {
+        refusal = &outcomes[i];
+        device = targets[i].device->name();
+      }
+      if ((refused && !outcomes[i].reverted) || !undone[i].ok()) result.unknown.push_back(i);
+    }
+    if (refusal != nullptr) {
+      result.status = MakeError(
+          {.reason = Reason::kDeviceError, .os_errno = refusal->os_errno, .device = device},
+          absl::StrCat("space '", space, "': device '", device, "' refused ",
+                       refusal->failed_message, " with errno ", refusal->os_errno, " (",
+                       std::strerror(refusal->os_errno), "); ",
+                       result.unknown.empty()
+                           ? "nothing was changed"
+                           : "it could not be taken back: reset the device with ResetDevice"));
+    }
+    done(std::move(result));
+  }
+};
+
+}  // namespace
+
+void PushToAll(std::vector<PushTarget> targets, std::string space,
+               std::shared_ptr<const IotlbBatch> batch, std::function<void(PushResult)> done) {
+  if (targets.empty() || batch->empty()) return done(PushResult());
+  auto flight = std::make_shared<Flight>();
+  flight->targets = std::move(targets);
+  flight->space = std::move(space);
+  flight->batch = std::move(batch);
+  flight->done = std::move(done);
+  flight->Start();
+}
+
+}  // namespace iovad

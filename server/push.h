@@ -1,0 +1,38 @@
+// Pushes one batch to every device that a space is attached to, all or nothing.
+#ifndef IOVAD_SERVER_PUSH_H_
+#define IOVAD_SERVER_PUSH_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/iotlb_batch.h"
+#include "core/types.h"
+#include "server/device.h"
+
+namespace iovad {
+
+// An address space of a device.
+struct PushTarget {
+  std::shared_ptr<Device> device;
+  Asid asid;
+};
+
+struct PushResult {
+  // DEVICE_ERROR, naming device, message and errno, when any device refused.
+  absl::Status status;
+  // Indexes of the targets whose table is unknown now: what was pushed could not
+  // be taken back there.
+  std::vector<size_t> unknown;
+};
+
+// Pushes to all targets side by side. When one refuses, what the others took is
+// taken back. `done` is called once, on any thread, possibly before this returns.
+void PushToAll(std::vector<PushTarget> targets, std::string space,
+               std::shared_ptr<const IotlbBatch> batch, std::function<void(PushResult)> done);
+
+}  // namespace iovad
+
+#endif  // IOVAD_SERVER_PUSH_H_

@@ -1,0 +1,258 @@
+#include "server/registry.h"
+
+#include <random>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/error.h"
+#include "core/name.h"
+#include "server/attachment_change.h"
+
+namespace iovad {
+namespace {
+
+absl::Status CheckName(const char* kind, const std::string& name) {
+  if (IsValidName(name)) return absl::OkStatus();
+  return MakeError({.reason = Reason::kInvalidName},
+                   absl::StrCat("the name of a ", kind,
+                                " has 1 to 63 of a-z, 0-9, '.', '_' and '-', with a letter or "
+                                "digit at both ends"));
+}
+
+template <typename T>
+std::vector<std::shared_ptr<T>> After(const std::map<std::string, std::shared_ptr<T>>& all,
+                                      const std::string& after, size_t most) {
+  std::vector<std::shared_ptr<T>> page;
+  for (auto it = all.upper_bound(after); it != all.end() && page.size() < most; ++it) {
+    page.push_back(it->second);
+  }
+  return page;
+}
+
+}  // namespace
+
+std::string RandomId() {
+  std::random_device random;
+  std::string id;
+  for (int i = 0; i < 4; ++i) absl::StrAppendFormat(&id, "%08x", random());
+  return id;
+}
+
+Registry::Registry(const Limits& limits)
+    : limits_(limits),
+      request_log_({.age = absl::FromChrono(limits.request_id_ttl),
+                    .count = limits.max_request_ids,
+                    .bytes = limits.request_id_bytes}) {}
+
+absl::StatusOr<std::shared_ptr<Space>> Registry::CreateSpace(
+    SpaceOptions options, Space::Identity identity, const std::vector<AttachTo>& attach_to) {
+  const std::string name = options.name;
+  if (absl::Status s = CheckName("space", name); !s.ok()) return s;
+  auto space = std::make_shared<Space>(std::move(options), std::move(identity), limits_);
+  // Not the space itself: it would keep itself alive.
+  space->OnChanged([this, raw = space.get()] { SpaceChanged(*raw); });
+
+  const MutexLock lock(mu_);
+  if (spaces_.contains(name)) {
+    return MakeError({.reason = Reason::kNameTaken},
+                     absl::StrCat("there is a space '", name, "' already"));
+  }
+  if (spaces_.size() >= limits_.max_spaces) {
+    return MakeError(
+        {.reason = Reason::kSpaceLimit, .limit = limits_.max_spaces, .needed = spaces_.size() + 1},
+        absl::StrCat("there are ", spaces_.size(),
+                     " spaces, as many as there may be; delete some "
+                     "or raise limits.max-spaces"));
+  }
+  std::vector<PushTarget> claimed;
+  absl::Cleanup release = [&] {
+    for (const PushTarget& t : claimed) claims_.erase({t.device->name(), t.asid});
+  };
+  for (const AttachTo& to : attach_to) {
+    absl::StatusOr<PushTarget> target = ClaimLocked(name, to);
+    if (!target.ok()) return target.status();
+    claimed.push_back(*target);
+    if (absl::Status s = space->AttachWhileNew(*target, to.groups); !s.ok()) return s;
+  }
+  std::move(release).Cancel();
+  spaces_.emplace(name, space);
+  v1::WatchSpacesResponse event;
+  space->Describe(*event.mutable_created());
+  Announce(std::move(event));
+  return space;
+}
+
+absl::StatusOr<std::shared_ptr<Space>> Registry::FindSpace(const std::string& name,
+                                                           const std::string& uid) const {
+  if (absl::Status s = CheckName("space", name); !s.ok()) return s;
+  const MutexLock lock(mu_);
+  const auto it = spaces_.find(name);
+  if (it == spaces_.end()) {
+    return MakeError({.reason = Reason::kSpaceNotFound},
+                     absl::StrCat("there is no space '", name,
+                                  "'; ListSpaces shows those there "
+                                  "are"));
+  }
+  if (!uid.empty() && uid != it->second->uid()) {
+    return MakeError({.reason = Reason::kSpaceNotFound},
+                     absl::StrCat("space '", name, "' is another one now: its uid is ",
+                                  it->second->uid(), ", not ", uid.substr(0, 64)));
+  }
+  return it->second;
+}
+
+std::vector<std::shared_ptr<Space>> Registry::Spaces(const std::string& after, size_t most) const {
+  const MutexLock lock(mu_);
+  return After(spaces_, after, most);
+}
+
+void Registry::RemoveSpace(const Space& space) {
+  const MutexLock lock(mu_);
+  const auto it = spaces_.find(space.name());
+  if (it == spaces_.end() || it->second.get() != &space) return;
+  std::erase_if(claims_, [&](const auto& claim) { return claim.second == space.name(); });
+  v1::WatchSpacesResponse event;
+  space.Describe(*event.mutable_deleted());
+  spaces_.erase(it);
+  Announce(std::move(event));
+}
+
+void Registry::WatchSpaces(const std::shared_ptr<SpacesWatcher>& watcher) {
+  const MutexLock lock(mu_);
+  for (const auto& [name, space] : spaces_) {
+    auto event = std::make_shared<v1::WatchSpacesResponse>();
+    space->Describe(*event->mutable_created());
+    watcher->Offer(std::move(event));
+  }
+  auto end = std::make_shared<v1::WatchSpacesResponse>();
+  end->set_snapshot_end(true);
+  watcher->Offer(std::move(end));
+  hub_.Subscribe(watcher);
+}
+
+void Registry::SpaceChanged(const Space& space) {
+  const MutexLock lock(mu_);
+  // Deleted meanwhile: that has been announced.
+  const auto it = spaces_.find(space.name());
+  if (it == spaces_.end() || it->second.get() != &space) return;
+  v1::WatchSpacesResponse event;
+  space.Describe(*event.mutable_changed());
+  Announce(std::move(event));
+}
+
+void Registry::Announce(v1::WatchSpacesResponse event) {
+  if (!hub_.has_watchers()) return;
+  hub_.Publish(std::make_shared<const v1::WatchSpacesResponse>(std::move(event)),
+               MakeError({.reason = Reason::kWatcherTooSlow},
+                         "the watcher of spaces fell too far behind; watch again"));
+}
+
+absl::Status Registry::CheckNewDevice(const std::string& name) const {
+  if (absl::Status s = CheckName("device", name); !s.ok()) return s;
+  const MutexLock lock(mu_);
+  if (!devices_.contains(name)) return absl::OkStatus();
+  return MakeError({.reason = Reason::kNameTaken, .device = name},
+                   absl::StrCat("there is a device '", name, "' already"));
+}
+
+absl::Status Registry::AddDevice(std::shared_ptr<Device> device) {
+  if (absl::Status s = CheckNewDevice(device->name()); !s.ok()) return s;
+  const MutexLock lock(mu_);
+  const std::string name = device->name();
+  if (devices_.emplace(name, std::move(device)).second) return absl::OkStatus();
+  return MakeError({.reason = Reason::kNameTaken, .device = name},
+                   absl::StrCat("there is a device '", name, "' already"));
+}
+
+absl::StatusOr<std::shared_ptr<Device>> Registry::FindDevice(const std::string& name) const {
+  if (absl::Status s = CheckName("device", name); !s.ok()) return s;
+  const MutexLock lock(mu_);
+  const auto it = devices_.find(name);
+  if (it != devices_.end()) return it->second;
+  return MakeError({.reason = Reason::kDeviceNotFound, .device = name},
+                   absl::StrCat("there is no device '", name,
+                                "'; ListDevices shows those there "
+                                "are"));
+}
+
+std::vector<std::shared_ptr<Device>> Registry::Devices(const std::string& after,
+                                                       size_t most) const {
+  const MutexLock lock(mu_);
+  return After(devices_, after, most);
+}
+
+absl::Status Registry::RemoveDevice(const std::string& name) {
+  const absl::StatusOr<std::shared_ptr<Device>> device = FindDevice(name);
+  if (!device.ok()) return device.status();
+  const MutexLock lock(mu_);
+  const auto claim = claims_.lower_bound({name, Asid(0)});
+  if (claim != claims_.end() && claim->first.first == name) {
+    return MakeError({.reason = Reason::kInUse, .device = name},
+                     absl::StrCat("device '", name, "' is attached to space '", claim->second,
+                                  "' (ASID ", claim->first.second.value(), "); detach it first"));
+  }
+  devices_.erase(name);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PushTarget> Registry::Claim(const Space& space, const AttachTo& attach_to) {
+  const MutexLock lock(mu_);
+  return ClaimLocked(space.name(), attach_to);
+}
+
+absl::StatusOr<PushTarget> Registry::ClaimLocked(const std::string& space,
+                                                 const AttachTo& attach_to) {
+  const std::string& name = attach_to.device;
+  const std::string where = absl::StrCat("space '", space, "': ");
+  if (absl::Status s = CheckName("device", name); !s.ok()) return s;
+  const auto it = devices_.find(name);
+  if (it == devices_.end()) {
+    return MakeError({.reason = Reason::kDeviceNotFound, .device = name},
+                     absl::StrCat(where, "there is no device '", name, "' to attach"));
+  }
+  const DeviceProperties& device = it->second->properties();
+  if (attach_to.asid.value() >= device.as_num) {
+    return MakeError({.reason = Reason::kInvalidValue, .device = name, .limit = device.as_num},
+                     absl::StrCat(where, "device '", name, "' has ", device.as_num,
+                                  " address spaces, so there is no ASID ", attach_to.asid.value()));
+  }
+  for (const uint32_t group : attach_to.groups) {
+    if (!device.Has("IOTLB_ASID")) {
+      return MakeError({.reason = Reason::kNoDeviceCapability, .device = name},
+                       absl::StrCat(where, "device '", name,
+                                    "' cannot give groups an address space (no IOTLB_ASID)"));
+    }
+    if (group >= device.group_num) {
+      return MakeError({.reason = Reason::kInvalidValue, .device = name, .limit = device.group_num},
+                       absl::StrCat(where, "device '", name, "' has ", device.group_num,
+                                    " groups, so there is no group ", group));
+    }
+  }
+  const auto [claim, is_new] = claims_.try_emplace({name, attach_to.asid}, space);
+  if (!is_new) {
+    return MakeError({.reason = Reason::kDeviceBusy, .device = name},
+                     absl::StrCat(where, "ASID ", attach_to.asid.value(), " of device '", name,
+                                  "' is attached to space '", claim->second, "' already"));
+  }
+  return PushTarget{.device = it->second, .asid = attach_to.asid};
+}
+
+void Registry::Release(const PushTarget& target) {
+  const MutexLock lock(mu_);
+  claims_.erase({target.device->name(), target.asid});
+}
+
+std::map<Asid, std::shared_ptr<Space>> Registry::AttachedTo(const std::string& device) const {
+  std::map<Asid, std::shared_ptr<Space>> attached;
+  const MutexLock lock(mu_);
+  for (auto it = claims_.lower_bound({device, Asid(0)});
+       it != claims_.end() && it->first.first == device; ++it) {
+    const auto space = spaces_.find(it->second);
+    if (space != spaces_.end()) attached.emplace(it->first.second, space->second);
+  }
+  return attached;
+}
+
+}  // namespace iovad

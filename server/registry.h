@@ -1,0 +1,113 @@
+// All spaces and devices of the server, by name, and who is attached to what.
+//
+// Purpose. Finds things, makes and removes them, and sees to it that one address
+// space of a device follows one space only.
+//
+// Thread safety. All functions, from any thread.
+//
+// Invariants.
+//  1. A name is that of one space at most, and that of one device at most.
+//  2. An address space of a device is claimed by one space at most.
+//  3. Watchers of spaces are told of creations, changes and deletions in the
+//     order in which they happened.
+#ifndef IOVAD_SERVER_REGISTRY_H_
+#define IOVAD_SERVER_REGISTRY_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/address_space.h"
+#include "core/mutex.h"
+#include "core/request_log.h"
+#include "iovad/v1/address_space.pb.h"
+#include "server/config.h"
+#include "server/device.h"
+#include "server/space.h"
+#include "server/watch_hub.h"
+
+namespace iovad {
+
+using SpacesWatcher = Watcher<v1::WatchSpacesResponse>;
+
+// 128 random bits in hex: names a space, or a run of the server, for good.
+std::string RandomId();
+
+class Registry {
+ public:
+  explicit Registry(const Limits& limits);
+
+  // ---- Spaces
+
+  struct AttachTo {
+    std::string device;
+    Asid asid;
+    std::vector<uint32_t> groups = {};
+  };
+  // INVALID_NAME, NAME_TAKEN, SPACE_LIMIT, and what `Claim` and attaching can
+  // answer.
+  absl::StatusOr<std::shared_ptr<Space>> CreateSpace(SpaceOptions options, Space::Identity identity,
+                                                     const std::vector<AttachTo>& attach_to)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // INVALID_NAME, SPACE_NOT_FOUND: also when `uid` is not empty and not its uid.
+  absl::StatusOr<std::shared_ptr<Space>> FindSpace(const std::string& name,
+                                                   const std::string& uid) const
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // Those after `after` by name, at most `most`.
+  std::vector<std::shared_ptr<Space>> Spaces(const std::string& after, size_t most) const
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // Drops a space that its writer has ended, and its claims.
+  void RemoveSpace(const Space& space) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Subscribes a watcher, and gives it what there is now.
+  void WatchSpaces(const std::shared_ptr<SpacesWatcher>& watcher) ABSL_LOCKS_EXCLUDED(mu_);
+  void UnwatchSpaces(const std::shared_ptr<SpacesWatcher>& watcher) { hub_.Unsubscribe(watcher); }
+
+  // ---- Devices
+
+  // INVALID_NAME, NAME_TAKEN.
+  absl::Status CheckNewDevice(const std::string& name) const ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status AddDevice(std::shared_ptr<Device> device) ABSL_LOCKS_EXCLUDED(mu_);
+  // INVALID_NAME, DEVICE_NOT_FOUND.
+  absl::StatusOr<std::shared_ptr<Device>> FindDevice(const std::string& name) const
+      ABSL_LOCKS_EXCLUDED(mu_);
+  std::vector<std::shared_ptr<Device>> Devices(const std::string& after, size_t most) const
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // DEVICE_NOT_FOUND; IN_USE while it is attached.
+  absl::Status RemoveDevice(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Sets an address space of a device aside for a space, before it is attached.
+  // DEVICE_NOT_FOUND, INVALID_VALUE, NO_DEVICE_CAPABILITY, DEVICE_BUSY.
+  absl::StatusOr<PushTarget> Claim(const Space& space, const AttachTo& attach_to)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void Release(const PushTarget& target) ABSL_LOCKS_EXCLUDED(mu_);
+  // Which spaces follow which address spaces of a device.
+  std::map<Asid, std::shared_ptr<Space>> AttachedTo(const std::string& device) const
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Repeats of requests outside a space.
+  RequestLog& request_log() { return request_log_; }
+
+ private:
+  absl::StatusOr<PushTarget> ClaimLocked(const std::string& space, const AttachTo& attach_to)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SpaceChanged(const Space& space) ABSL_LOCKS_EXCLUDED(mu_);
+  void Announce(v1::WatchSpacesResponse event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  const Limits limits_;
+  mutable Mutex mu_;
+  std::map<std::string, std::shared_ptr<Space>> spaces_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, std::shared_ptr<Device>> devices_ ABSL_GUARDED_BY(mu_);
+  // (device, ASID) → space.
+  std::map<std::pair<std::string, Asid>, std::string> claims_ ABSL_GUARDED_BY(mu_);
+  WatchHub<v1::WatchSpacesResponse> hub_;
+  RequestLog request_log_;
+};
+
+}  // namespace iovad
+
+#endif  // IOVAD_SERVER_REGISTRY_H_

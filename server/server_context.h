@@ -1,0 +1,35 @@
+// What every service needs of the server: its configuration, its spaces and
+// devices, and the gate that closes when it drains.
+#ifndef IOVAD_SERVER_SERVER_CONTEXT_H_
+#define IOVAD_SERVER_SERVER_CONTEXT_H_
+
+#include <atomic>
+#include <string>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "server/config.h"
+#include "server/drain.h"
+#include "server/registry.h"
+#include "server/task_thread.h"
+
+namespace iovad {
+
+struct ServerContext {
+  ServerContext(const Config& c, DrainGate& g) : config(c), gate(g), registry(c.limits) {}
+
+  const Config config;
+  DrainGate& gate;
+  Registry registry;
+  const absl::Time start_time = absl::Now();
+  // Names this run of the server.
+  const std::string epoch = RandomId();
+  // Watch and WatchSpaces streams that are open.
+  std::atomic<uint64_t> watchers = 0;
+  // Writes to watchers' streams, so that publishers only queue.
+  TaskThread watch_thread;
+};
+
+}  // namespace iovad
+
+#endif  // IOVAD_SERVER_SERVER_CONTEXT_H_

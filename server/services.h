@@ -1,0 +1,38 @@
+// Everything that iovad serves, made from its configuration.
+//
+// Thread safety. As the services themselves: called from gRPC's threads. Outlives
+// the daemon that serves it.
+#ifndef IOVAD_SERVER_SERVICES_H_
+#define IOVAD_SERVER_SERVICES_H_
+
+#include <vector>
+
+#include "server/address_space_service.h"
+#include "server/daemon.h"
+#include "server/debug_service.h"
+#include "server/device_service.h"
+#include "server/server_context.h"
+
+namespace iovad {
+
+class Services {
+ public:
+  Services(const Config& config, DrainGate& gate)
+      : context_(config, gate), spaces_(context_), devices_(context_), debug_(context_) {}
+
+  std::vector<NamedService> All() {
+    return {{AddressSpaceService::kName, &spaces_},
+            {DeviceService::kName, &devices_},
+            {DebugService::kName, &debug_}};
+  }
+
+ private:
+  ServerContext context_;
+  AddressSpaceService spaces_;
+  DeviceService devices_;
+  DebugService debug_;
+};
+
+}  // namespace iovad
+
+#endif  // IOVAD_SERVER_SERVICES_H_

@@ -1,0 +1,354 @@
+#include "server/space.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "core/error.h"
+#include "core/format.h"
+#include "server/convert.h"
+
+namespace iovad {
+namespace {
+
+// Removed mappings that listings may keep alive, beside as many as are mapped.
+constexpr size_t kMinBuried = 65536;
+// Events in one message of a watch.
+constexpr size_t kEventsAMessage = 1000;
+constexpr uint32_t kDefaultPage = 1000;
+constexpr uint32_t kMaxPage = 10'000;
+
+}  // namespace
+
+Space::Space(SpaceOptions options, Identity identity, const Limits& limits)
+    : name_(options.name),
+      prefix_(absl::StrCat("space '", options.name, "': ")),
+      requested_range_(options.range),
+      identity_(std::move(identity)),
+      limits_(limits),
+      core_(std::move(options)),
+      listings_({.open = limits.max_open_snapshots, .idle = absl::FromChrono(limits.snapshot_ttl)}),
+      request_log_({.age = absl::FromChrono(limits.request_id_ttl),
+                    .count = limits.max_request_ids,
+                    .bytes = limits.request_id_bytes}),
+      writer_(*this) {}
+
+absl::Status Space::NotFound() const {
+  return MakeError({.reason = Reason::kSpaceNotFound},
+                   absl::StrCat(prefix_, "was deleted meanwhile; ListSpaces shows what there is"));
+}
+
+absl::Status Space::CheckChange(const Change& change) const {
+  if (deleted_) return NotFound();
+  const Revision current = core_.planned_revision();
+  if (change.expected_revision.has_value() && *change.expected_revision != current) {
+    return MakeError(
+        {.reason = Reason::kRevisionMismatch, .current_revision = current},
+        absl::StrCat(prefix_, "is at revision ", current.value(), ", not ",
+                     change.expected_revision->value(), "; look at what changed and ask again"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Space::CheckAttachments() const {
+  for (const Attachment& a : attachments_) {
+    if (a.state != AttachmentState::kFailed) continue;
+    const std::string& device = a.target.device->name();
+    return MakeError({.reason = Reason::kAttachmentFailed, .device = device},
+                     absl::StrCat(prefix_, "what device '", device, "' (ASID ",
+                                  a.target.asid.value(), ") maps is unknown since: ", a.last_error,
+                                  "; reset it with ResetDevice, or detach it"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Space::CheckDevice(const PushTarget& target) const {
+  const DeviceProperties& device = target.device->properties();
+  const std::string& name = target.device->name();
+  const IovaRange reach = device.iova_range;
+  if (!requested_range_.Overlaps(reach)) {
+    return MakeError(
+        {.reason = Reason::kDeviceRangeConflict,
+         .ranges = {AddressRange::Of(requested_range_), AddressRange::Of(reach)},
+         .device = name},
+        absl::StrCat(prefix_, "its IOVA range ", Hex(requested_range_), " and what device '", name,
+                     "' can reach, ", Hex(reach), ", have nothing in common"));
+  }
+  for (const Attachment& a : attachments_) {
+    if (a.target.device->properties().iova_range.Overlaps(reach)) continue;
+    return MakeError({.reason = Reason::kDeviceRangeConflict,
+                      .ranges = {AddressRange::Of(reach)},
+                      .device = name},
+                     absl::StrCat(prefix_, "devices '", name, "' and '", a.target.device->name(),
+                                  "' reach no IOVA in common"));
+  }
+  if (const Mapping* outside = core_.FindOutside(reach)) {
+    return MakeError({.reason = Reason::kDeviceRangeConflict,
+                      .conflicts = {*outside},
+                      .ranges = {AddressRange::Of(outside->iova()), AddressRange::Of(reach)},
+                      .device = name},
+                     absl::StrCat(prefix_, "mapping ", outside->id().value(), " at IOVA ",
+                                  Hex(outside->iova()), " is outside what device '", name,
+                                  "' can reach, ", Hex(reach), "; map it elsewhere first"));
+  }
+  if (core_.mapping_count() > device.entry_budget) {
+    return MakeError({.reason = Reason::kEntryBudget,
+                      .device = name,
+                      .limit = device.entry_budget,
+                      .needed = core_.mapping_count()},
+                     absl::StrCat(prefix_, "has ", core_.mapping_count(), " mappings and device '",
+                                  name, "' room for ", device.entry_budget, " IOTLB entries"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Space::AttachWhileNew(const PushTarget& target, std::vector<uint32_t> groups) {
+  const WriterLock lock(mu_);
+  if (absl::Status s = CheckDevice(target); !s.ok()) return s;
+  attachments_.push_back(
+      {.target = target, .groups = std::move(groups), .applied_revision = core_.revision()});
+  ApplyDeviceBounds();
+  return absl::OkStatus();
+}
+
+std::vector<PushTarget> Space::Targets() const {
+  std::vector<PushTarget> targets;
+  for (const Attachment& a : attachments_) {
+    if (a.state == AttachmentState::kLive) targets.push_back(a.target);
+  }
+  return targets;
+}
+
+IotlbBatch Space::WholeTable() const {
+  std::vector<Mapping> all;
+  all.reserve(core_.mapping_count());
+  core_.ListAt(core_.revision(), Iova(0), [&](const Mapping& m) {
+    all.push_back(m);
+    return true;
+  });
+  return IotlbBatch::FromChange({}, all);
+}
+
+void Space::ApplyDeviceBounds() {
+  IovaRange range = requested_range_;
+  AddressSpace::EntryBudget budget;
+  for (const Attachment& a : attachments_) {
+    const DeviceProperties& device = a.target.device->properties();
+    // Checked when it was attached: the ranges do meet.
+    range = range.Intersect(device.iova_range).value_or(range);
+    if (device.entry_budget < budget.entries) {
+      budget = {.entries = device.entry_budget, .device = a.target.device->name()};
+    }
+  }
+  core_.SetRange(range);
+  core_.SetEntryBudget(std::move(budget));
+}
+
+void Space::MarkFailed(const std::vector<PushTarget>& targets, const PushResult& result,
+                       const IotlbBatch& batch) {
+  counters_.undo_failed.fetch_add(1, std::memory_order_relaxed);
+  std::vector<v1::Event> events;
+  for (const size_t i : result.unknown) {
+    for (Attachment& a : attachments_) {
+      if (a.target.device != targets[i].device || a.target.asid != targets[i].asid) continue;
+      a.state = AttachmentState::kFailed;
+      a.last_error = std::string(result.status.message());
+      for (const IotlbEntry& entry : batch.updates()) a.quarantined.push_back(entry.iova);
+      Write(a, *events.emplace_back().mutable_attachment_state());
+    }
+  }
+  // Mappings that stay keep their own IOVAs; the rest of the batch is set aside.
+  for (const IotlbEntry& entry : batch.updates()) core_.Quarantine(entry.iova);
+  Publish(core_.revision(), std::move(events));
+}
+
+void Space::Commit() {
+  if (hub_.has_watchers()) {
+    for (AddressSpace::StepEffect& step : core_.StepEffects()) {
+      std::vector<v1::Event> events;
+      events.reserve(step.mappings.size());
+      for (const MappingChange& change : step.mappings) {
+        v1::Event& event = events.emplace_back();
+        iovad::Write(change.mapping, change.kind == MappingChange::Kind::kMapped
+                                         ? *event.mutable_mapped()
+                                         : *event.mutable_unmapped());
+      }
+      for (const Svq& svq : step.svqs_allocated) {
+        iovad::Write(svq, Tentative::kNo, *events.emplace_back().mutable_svq_allocated());
+      }
+      for (Svq& svq : step.svqs_freed) {
+        svq.mappings.clear();
+        iovad::Write(svq, Tentative::kNo, *events.emplace_back().mutable_svq_freed());
+      }
+      Publish(step.revision, std::move(events));
+    }
+  }
+  CommitCore();
+}
+
+void Space::PublishAndCommit(Revision revision, std::vector<v1::Event> events) {
+  Publish(revision, std::move(events));
+  CommitCore();
+}
+
+void Space::CommitCore() {
+  core_.Commit();
+  for (Attachment& a : attachments_) {
+    if (a.state == AttachmentState::kLive) a.applied_revision = core_.revision();
+  }
+  if (!listings_.empty()) {
+    listings_.Sweep(core_, absl::Now(), std::max<size_t>(kMinBuried, core_.mapping_count()));
+  }
+}
+
+void Space::Publish(Revision revision, std::vector<v1::Event> events) {
+  if (!hub_.has_watchers()) return;
+  const absl::Status too_slow =
+      MakeError({.reason = Reason::kWatcherTooSlow, .current_revision = revision},
+                absl::StrCat(prefix_, "the watcher fell too far behind at revision ",
+                             revision.value(), "; watch again, from a snapshot"));
+  size_t begin = 0;
+  do {
+    auto message = std::make_shared<v1::WatchResponse>();
+    message->set_revision(revision.value());
+    const size_t end = std::min(events.size(), begin + kEventsAMessage);
+    for (size_t i = begin; i < end; ++i) message->add_events()->Swap(&events[i]);
+    message->set_more(end < events.size());
+    hub_.Publish(std::move(message), too_slow);
+    begin = end;
+  } while (begin < events.size());
+}
+
+absl::StatusOr<Space::WatchStart> Space::Subscribe(std::shared_ptr<SpaceWatcher> watcher,
+                                                   WithSnapshot with_snapshot) {
+  const WriterLock lock(mu_);
+  if (deleted_) return NotFound();
+  hub_.Subscribe(std::move(watcher));
+  WatchStart start{.revision = core_.revision(), .first_events = {}};
+  if (with_snapshot == WithSnapshot::kYes) {
+    core_.Pin();
+    for (const Svq& svq : core_.Svqs()) {
+      iovad::Write(svq, Tentative::kNo, *start.first_events.emplace_back().mutable_svq_allocated());
+    }
+    for (const Attachment& a : attachments_) {
+      Write(a, *start.first_events.emplace_back().mutable_attached());
+    }
+  }
+  return start;
+}
+
+void Space::Unpin(Revision revision) {
+  const WriterLock lock(mu_);
+  core_.Unpin(revision);
+}
+
+void Space::Write(const Attachment& attachment, v1::Attachment& out) {
+  out.set_device(attachment.target.device->name());
+  out.set_asid(attachment.target.asid.value());
+  out.set_state(static_cast<v1::AttachmentState>(attachment.state));
+  out.set_applied_revision(attachment.applied_revision.value());
+  out.set_last_error(attachment.last_error);
+  for (const IovaRange& range : attachment.quarantined) {
+    iovad::Write(range, *out.mutable_quarantined()->add_ranges());
+  }
+  for (const uint32_t group : attachment.groups) out.add_groups(group);
+}
+
+void Space::Describe(v1::Space& out) const {
+  const ReaderLock lock(mu_);
+  const SpaceOptions& options = core_.options();
+  out.set_name(name_);
+  out.set_uid(identity_.uid);
+  iovad::Write(core_.range(), *out.mutable_iova_range());
+  iovad::Write(requested_range_, *out.mutable_requested_iova_range());
+  out.mutable_reserved();
+  for (const IovaRange& range : options.reserved) {
+    iovad::Write(range, *out.mutable_reserved()->add_ranges());
+  }
+  out.set_placement(ToProto(options.placement));
+  out.set_iova_page_size(options.page_size);
+  for (const Attachment& a : attachments_) Write(a, *out.add_attachments());
+  out.set_revision(core_.revision().value());
+  out.set_mapping_count(core_.mapping_count());
+  out.set_mapped_bytes(core_.mapped_bytes());
+  out.set_max_mappings(options.max_mappings);
+  out.set_svq_count(core_.svq_count());
+  out.set_owner(identity_.owner);
+  out.set_lifetime(v1::LIFETIME_PERMANENT);
+  for (const auto& [key, value] : identity_.labels) (*out.mutable_labels())[key] = value;
+  const absl::Time time = identity_.create_time;
+  out.mutable_create_time()->set_seconds(absl::ToUnixSeconds(time));
+  out.mutable_create_time()->set_nanos(static_cast<int32_t>(
+      absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(absl::ToUnixSeconds(time)))));
+}
+
+absl::Status Space::ListMappings(const v1::ListMappingsRequest& request,
+                                 v1::ListMappingsResponse& response) {
+  if (!v1::MappingKind_IsValid(request.kind())) {
+    return MakeError({.reason = Reason::kInvalidValue},
+                     absl::StrCat(prefix_, "kind ", static_cast<int>(request.kind()),
+                                  " is none of GUEST, HOST"));
+  }
+  Listings::Token token;
+  if (request.has_iova()) {
+    const absl::StatusOr<IovaRange> range = ParseRange<Iova>(request.iova(), prefix_);
+    if (!range.ok()) return range.status();
+    token.iova = *range;
+  }
+  token.kind = request.kind();
+  if (!request.page_token().empty()) {
+    const absl::StatusOr<Listings::Token> given =
+        Listings::Token::Decode(request.page_token(), identity_.uid, prefix_);
+    if (!given.ok()) return given.status();
+    if (given->iova != token.iova || given->kind != token.kind) {
+      return MakeError({.reason = Reason::kInvalidPageToken},
+                       absl::StrCat(prefix_, "page_token is of a listing with another filter"));
+    }
+    token = *given;
+  }
+  const size_t page =
+      request.page_size() == 0 ? kDefaultPage : std::min(request.page_size(), kMaxPage);
+  const absl::Time now = absl::Now();
+
+  const WriterLock lock(mu_);
+  if (deleted_) return NotFound();
+  listings_.Sweep(core_, now, SIZE_MAX);
+  Revision revision = core_.revision();
+  if (token.listing != 0) {
+    const std::optional<Revision> pinned = listings_.Use(token.listing, now);
+    if (!pinned.has_value()) {
+      return MakeError({.reason = Reason::kSnapshotExpired, .current_revision = revision},
+                       absl::StrCat(prefix_,
+                                    "the listing was left alone for too long, or too many "
+                                    "were begun after it; begin it again"));
+    }
+    revision = *pinned;
+  } else if (token.iova.has_value()) {
+    // What covers the first address belongs to the listing.
+    const Mapping* over = core_.FindByIova(token.iova->first());
+    token.from = over != nullptr ? over->iova().first() : token.iova->first();
+  }
+  bool more = false;
+  core_.ListAt(revision, token.from, [&](const Mapping& m) {
+    if (token.iova.has_value() && m.iova().first() > token.iova->last()) return false;
+    if (token.kind != 0 && static_cast<int>(m.kind()) != token.kind) return true;
+    if (static_cast<size_t>(response.mappings_size()) == page) {
+      token.from = m.iova().first();
+      more = true;
+      return false;
+    }
+    iovad::Write(m, *response.add_mappings());
+    return true;
+  });
+  if (more) {
+    if (token.listing == 0) token.listing = listings_.Open(core_, now);
+    response.set_next_page_token(token.Encode(identity_.uid));
+  } else if (token.listing != 0) {
+    listings_.Close(core_, token.listing);
+  }
+  response.set_revision(revision.value());
+  return absl::OkStatus();
+}
+
+}  // namespace iovad

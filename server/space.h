@@ -1,0 +1,187 @@
+// A space as the server runs it: its mappings, who reads them, who is attached,
+// and who watches.
+//
+// Purpose. Joins the core's AddressSpace to a lock, to the devices that follow
+// it and to the clients that watch it. Changes come through its writer alone
+// (space_writer.h); reads come straight here and never wait for a device.
+//
+// Thread safety. All public functions, from any thread. `Read` holds the lock
+// shared: do not call anything of the space inside it.
+//
+// Invariants.
+//  1. While an attachment is LIVE, its device has exactly the committed mappings
+//     once no change is in flight.
+//  2. Watchers get the revisions in order, each once.
+//  3. A deleted space answers no more changes and has no watchers.
+#ifndef IOVAD_SERVER_SPACE_H_
+#define IOVAD_SERVER_SPACE_H_
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "core/address_space.h"
+#include "core/mutex.h"
+#include "core/request_log.h"
+#include "iovad/v1/address_space.pb.h"
+#include "iovad/v1/types.pb.h"
+#include "server/config.h"
+#include "server/device.h"
+#include "server/listings.h"
+#include "server/push.h"
+#include "server/space_writer.h"
+#include "server/watch_hub.h"
+
+namespace iovad {
+
+enum class AttachmentState : uint8_t {
+  kLive = 1,
+  kSyncing = 2,
+  kDisconnected = 3,
+  kFailed = 4,
+  kFrozen = 5,
+};
+
+struct Attachment {
+  PushTarget target;
+  std::vector<uint32_t> groups = {};
+  AttachmentState state = AttachmentState::kLive;
+  Revision applied_revision = {};
+  std::string last_error = {};
+  std::vector<IovaRange> quarantined = {};
+};
+
+using SpaceWatcher = Watcher<v1::WatchResponse>;
+
+class Space : public std::enable_shared_from_this<Space> {
+ public:
+  // What does not change while the space lives.
+  struct Identity {
+    std::string uid = {};
+    std::string owner = {};
+    std::map<std::string, std::string> labels = {};
+    absl::Time create_time = {};
+  };
+
+  Space(SpaceOptions options, Identity identity, const Limits& limits);
+  Space(const Space&) = delete;
+  Space& operator=(const Space&) = delete;
+
+  const std::string& name() const { return name_; }
+  const std::string& uid() const { return identity_.uid; }
+  // "space 'vm1': ", as messages begin.
+  const std::string& prefix() const { return prefix_; }
+  const Limits& limits() const { return limits_; }
+
+  // Attaches a device to a space that nobody knows yet and that has no mappings:
+  // takes no revision. Errors as in AttachChange.
+  absl::Status AttachWhileNew(const PushTarget& target, std::vector<uint32_t> groups)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Queues a change; it is finished in its turn, possibly before this returns.
+  // OVERLOADED when too many wait.
+  void Submit(std::unique_ptr<Change> change) { writer_.Submit(std::move(change)); }
+
+  // Calls `read(const AddressSpace&)` on the committed state.
+  template <typename F>
+  auto Read(F read) const ABSL_LOCKS_EXCLUDED(mu_) {
+    const ReaderLock lock(mu_);
+    return read(core_);
+  }
+
+  void Describe(v1::Space& out) const ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status ListMappings(const v1::ListMappingsRequest& request,
+                            v1::ListMappingsResponse& response) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Repeats of requests with an id.
+  RequestLog& request_log() { return request_log_; }
+
+  // ---- Watching
+
+  // Subscribes a watcher to every revision after the one that this returns, and
+  // pins that one for `ReadPinned` when a snapshot is wanted.
+  struct WatchStart {
+    Revision revision;
+    std::vector<v1::Event> first_events;  // queues and attachments, when pinned
+  };
+  enum class WithSnapshot : bool { kNo, kYes };
+  absl::StatusOr<WatchStart> Subscribe(std::shared_ptr<SpaceWatcher> watcher,
+                                       WithSnapshot with_snapshot) ABSL_LOCKS_EXCLUDED(mu_);
+  void Unsubscribe(const std::shared_ptr<SpaceWatcher>& watcher) { hub_.Unsubscribe(watcher); }
+  void Unpin(Revision revision) ABSL_LOCKS_EXCLUDED(mu_);
+  uint64_t watcher_count() const { return hub_.count(); }
+
+  // What the server at large is told: something in `Describe` other than
+  // mappings changed. Set once, before the space is used.
+  void OnChanged(std::function<void()> callback) { on_changed_ = std::move(callback); }
+
+  struct Counters {
+    std::atomic<uint64_t> changes = 0;    // acknowledged
+    std::atomic<uint64_t> refused = 0;    // answered with an error
+    std::atomic<uint64_t> batches = 0;    // device batches
+    std::atomic<uint64_t> coalesced = 0;  // changes that shared a batch
+    std::atomic<uint64_t> undo_failed = 0;
+  };
+  const Counters& counters() const { return counters_; }
+
+ private:
+  friend class SpaceWriter;
+  friend class AttachmentChange;
+
+  // SPACE_NOT_FOUND, REVISION_MISMATCH, ATTACHMENT_FAILED, …: whether `change`
+  // may be planned now.
+  absl::Status CheckChange(const Change& change) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  absl::Status CheckAttachments() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // Whether a device can carry the space: DEVICE_RANGE_CONFLICT, ENTRY_BUDGET.
+  absl::Status CheckDevice(const PushTarget& target) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  absl::Status NotFound() const;
+
+  std::vector<PushTarget> Targets() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // Every mapping as a batch that maps it.
+  IotlbBatch WholeTable() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // Range and budget in force, from what is attached.
+  void ApplyDeviceBounds() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Marks attachments whose table is unknown and sets their IOVAs aside.
+  void MarkFailed(const std::vector<PushTarget>& targets, const PushResult& result,
+                  const IotlbBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // Makes the planned steps known to watchers and commits them.
+  void Commit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CommitCore() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Commits a step that changes attachments, told as `events`.
+  void PublishAndCommit(Revision revision, std::vector<v1::Event> events)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Publish(Revision revision, std::vector<v1::Event> events) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NotifyChanged() const {
+    if (on_changed_) on_changed_();
+  }
+  static void Write(const Attachment& attachment, v1::Attachment& out);
+
+  const std::string name_;
+  const std::string prefix_;
+  const IovaRange requested_range_;
+  const Identity identity_;
+  const Limits limits_;
+
+  mutable SharedMutex mu_;
+  AddressSpace core_ ABSL_GUARDED_BY(mu_);
+  std::vector<Attachment> attachments_ ABSL_GUARDED_BY(mu_);
+  bool deleted_ ABSL_GUARDED_BY(mu_) = false;
+  Listings listings_ ABSL_GUARDED_BY(mu_);
+
+  WatchHub<v1::WatchResponse> hub_;
+  RequestLog request_log_;
+  std::function<void()> on_changed_;
+  Counters counters_;
+  SpaceWriter writer_;
+};
+
+}  // namespace iovad
+
+#endif  // IOVAD_SERVER_SPACE_H_

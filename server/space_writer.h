@@ -1,0 +1,84 @@
+// The one writer of a space: takes changes in order, some of them together.
+//
+// Purpose. Everything that changes a space passes here. A change is planned, put
+// on every attached device, committed to the indexes, told to watchers, and then
+// answered. Changes that wait while a device works are taken together as one
+// device batch; if the device refuses that, all of it is undone and each is run
+// again alone, so that a failure takes only its own request down.
+//
+// Thread safety. `Submit` from any thread. There is no thread of its own: whoever
+// brings work to an idle writer runs it, and a device's answer runs what follows.
+//
+// Invariants.
+//  1. Changes are planned in the order in which they were submitted.
+//  2. At most one change, or group of changes, is in flight.
+//  3. Every change is finished exactly once.
+#ifndef IOVAD_SERVER_SPACE_WRITER_H_
+#define IOVAD_SERVER_SPACE_WRITER_H_
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/iotlb_batch.h"
+#include "core/mutex.h"
+#include "server/change.h"
+#include "server/push.h"
+
+namespace iovad {
+
+class Space;
+
+class SpaceWriter {
+ public:
+  explicit SpaceWriter(Space& space) : space_(space) {}
+  SpaceWriter(const SpaceWriter&) = delete;
+  SpaceWriter& operator=(const SpaceWriter&) = delete;
+
+  void Submit(std::unique_ptr<Change> change) ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  struct Waiting {
+    std::unique_ptr<Change> change;
+    // Was undone together with others: is run by itself now.
+    bool alone = false;
+  };
+  // Planned changes and what becomes of them; nothing is answered before the
+  // fate of all is known.
+  struct Planned {
+    std::unique_ptr<Change> change;
+    absl::Status status;
+  };
+  struct Group {
+    std::vector<Planned> planned;
+    std::vector<PushTarget> targets;
+    std::shared_ptr<const IotlbBatch> batch;
+  };
+
+  // Runs what waits, until nothing does or a device has to be waited for.
+  void RunQueue() ABSL_LOCKS_EXCLUDED(mu_);
+  // The next change, or several that may go together; empty when none waits, and
+  // then the writer is idle.
+  std::vector<Waiting> TakeNext() ABSL_LOCKS_EXCLUDED(mu_);
+
+  void RunExclusive(std::unique_ptr<Change> change);
+  void RunPlanned(std::vector<Waiting> taken);
+  void Pushed(const std::shared_ptr<Group>& group, const PushResult& result);
+  static void Answer(Space& space, std::vector<Planned> planned);
+  // What was in flight has ended.
+  void Ended();
+
+  Space& space_;
+  Mutex mu_;
+  std::deque<Waiting> queue_ ABSL_GUARDED_BY(mu_);
+  bool running_ ABSL_GUARDED_BY(mu_) = false;
+  // Set by the first of the two that reach it: RunQueue after it started
+  // something, and the end of that. The second goes on with the queue.
+  std::atomic<bool> handover_ = false;
+};
+
+}  // namespace iovad
+
+#endif  // IOVAD_SERVER_SPACE_WRITER_H_

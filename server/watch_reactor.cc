@@ -1,0 +1,328 @@
+#include "server/watch_reactor.h"
+
+#include <grpcpp/alarm.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/error.h"
+#include "server/call.h"
+#include "server/convert.h"
+
+namespace iovad {
+namespace {
+
+constexpr size_t kEventsAMessage = 1000;
+
+// A stream of messages from a watcher. One write is under way at a time; what
+// comes meanwhile waits in the watcher's bounded queue. Counts itself, and is
+// deleted when gRPC is done with it.
+//
+// The reactor holds itself (`self_`) until gRPC says OnDone, and callbacks from
+// publishers hold it weakly: one that comes late finds nothing. Publishers hold
+// locks, so they only wake the watch thread.
+template <typename Message>
+class StreamReactor : public grpc::ServerWriteReactor<Message>,
+                      public std::enable_shared_from_this<StreamReactor<Message>> {
+ public:
+  using MessagePtr = std::shared_ptr<const Message>;
+
+  void OnWriteDone(bool ok) final {
+    {
+      const MutexLock lock(mu_);
+      writing_ = false;
+      current_.reset();
+    }
+    if (!ok) {
+      End(absl::CancelledError("the client went away"));
+    } else {
+      Pump();
+    }
+  }
+  void OnCancel() final { End(absl::CancelledError("the client went away")); }
+  void OnDone() final {
+    drained_.Cancel();
+    Detached();
+    context_.watchers.fetch_sub(1, std::memory_order_relaxed);
+    const auto last = std::move(self_);
+  }
+
+ protected:
+  StreamReactor(ServerContext& context, grpc::CallbackServerContext* call)
+      : context_(context), call_(call) {}
+
+  // Counts the watcher and closes it when the server drains. Then subclasses
+  // subscribe.
+  absl::Status Enter() {
+    self_ = this->shared_from_this();
+    const uint64_t limit = context_.config.limits.max_watchers;
+    if (context_.watchers.fetch_add(1, std::memory_order_relaxed) >= limit) {
+      return MakeError({.reason = Reason::kOverloaded, .limit = limit},
+                       absl::StrCat("there are ", limit,
+                                    " watchers, as many as there may be; try again later, or "
+                                    "raise limits.max-watchers"));
+    }
+    // Whatever is queued when the gate closes is not worth waiting for.
+    if (!context_.gate.Enter()) return DrainingStatus();
+    if (absl::Status s = Authorize(*call_, Role::kViewer); !s.ok()) return s;
+    drained_ = context_.gate.OnDrain([weak = this->weak_from_this()] {
+      if (const auto self = weak.lock()) self->End(DrainingStatus());
+    });
+    return absl::OkStatus();
+  }
+
+  std::shared_ptr<Watcher<Message>> MakeWatcher() {
+    const Limits& limits = context_.config.limits;
+    watcher_ = std::make_shared<Watcher<Message>>(
+        typename Watcher<Message>::Bounds{.messages = limits.watcher_queue_events,
+                                          .bytes = limits.watcher_queue_bytes},
+        [weak = this->weak_from_this(), this] {
+          const auto self = weak.lock();
+          if (self == nullptr || scheduled_.exchange(true)) return;
+          context_.watch_thread.Run(TaskThread::MayBlock::kYes, [weak, this] {
+            const auto kept = weak.lock();
+            if (kept == nullptr) return;
+            scheduled_.store(false);
+            Pump();
+          });
+        });
+    return watcher_;
+  }
+
+  // Starts the next write, when none is under way and there is something.
+  void Pump() {
+    MessagePtr message;
+    std::optional<absl::Status> end;
+    {
+      const MutexLock lock(mu_);
+      if (writing_ || ended_ || !started_) return;
+      end = end_after_write_;
+      if (!end.has_value()) message = Next(end);
+      if (message != nullptr) {
+        writing_ = true;
+        current_ = message;
+      }
+    }
+    if (message != nullptr) {
+      this->StartWrite(message.get());
+    } else if (end.has_value()) {
+      End(*end);
+    }
+  }
+
+  // From here on `Pump` writes.
+  void Start() {
+    {
+      const MutexLock lock(mu_);
+      started_ = true;
+    }
+    this->StartSendInitialMetadata();
+    Pump();
+  }
+
+  // Finishes once no write is under way; gRPC allows no other order.
+  void End(const absl::Status& status) {
+    {
+      const MutexLock lock(mu_);
+      if (ended_) return;
+      if (writing_ && status.code() != absl::StatusCode::kCancelled) {
+        end_after_write_ = status;
+        return;
+      }
+      ended_ = true;
+    }
+    this->Finish(ToGrpcStatus(status));
+  }
+
+  // What to write now; called with mu_ held. Null with `end` set ends the stream.
+  virtual MessagePtr Next(std::optional<absl::Status>& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return watcher_->Take(end);
+  }
+  // The stream has ended: unsubscribe.
+  virtual void Detached() = 0;
+
+  ServerContext& context_;
+  grpc::CallbackServerContext* const call_;
+  std::shared_ptr<Watcher<Message>> watcher_;
+  Mutex mu_;
+
+ private:
+  bool started_ ABSL_GUARDED_BY(mu_) = false;
+  bool writing_ ABSL_GUARDED_BY(mu_) = false;
+  bool ended_ ABSL_GUARDED_BY(mu_) = false;
+  MessagePtr current_ ABSL_GUARDED_BY(mu_);  // being written
+  std::optional<absl::Status> end_after_write_ ABSL_GUARDED_BY(mu_);
+  DrainGate::Subscription drained_;
+  std::shared_ptr<StreamReactor> self_;
+  // A pump waits for its turn on the watch thread.
+  std::atomic<bool> scheduled_ = false;
+};
+
+class WatchReactor final : public StreamReactor<v1::WatchResponse> {
+ public:
+  WatchReactor(ServerContext& context, grpc::CallbackServerContext* call)
+      : StreamReactor(context, call) {}
+
+  void Run(const v1::WatchRequest& request) {
+    absl::Status status = Enter();
+    if (status.ok()) status = Begin(request);
+    if (!status.ok()) return End(status);
+    Start();
+    if (interval_ > absl::ZeroDuration()) SetAlarm();
+  }
+
+ private:
+  absl::Status Begin(const v1::WatchRequest& request) {
+    absl::StatusOr<std::shared_ptr<Space>> space =
+        context_.registry.FindSpace(request.space(), request.space_uid());
+    if (!space.ok()) return space.status();
+    interval_ = absl::Seconds(request.progress_interval().seconds()) +
+                absl::Nanoseconds(request.progress_interval().nanos());
+    if (interval_ < absl::ZeroDuration()) {
+      return MakeError({.reason = Reason::kInvalidValue},
+                       absl::StrCat((*space)->prefix(), "progress_interval is negative"));
+    }
+    const bool snapshot = request.start_revision() == 0;
+    const absl::StatusOr<Space::WatchStart> start = (*space)->Subscribe(
+        MakeWatcher(), snapshot ? Space::WithSnapshot::kYes : Space::WithSnapshot::kNo);
+    if (!start.ok()) return start.status();
+    space_ = *std::move(space);
+    from_ = Revision(request.start_revision());
+    const MutexLock lock(mu_);
+    newest_ = start->revision;
+    if (snapshot) {
+      snapshot_ = start->revision;
+      first_events_ = start->first_events;
+    } else if (from_ <= start->revision) {
+      const Revision earliest(start->revision.value() + 1);
+      return MakeError({.reason = Reason::kRevisionCompacted,
+                        .current_revision = start->revision,
+                        .compact_revision = earliest},
+                       absl::StrCat(space_->prefix(), "revision ", from_.value(),
+                                    " is not kept; the earliest to watch from is ",
+                                    earliest.value(), ", or 0 for a snapshot first"));
+    }
+    return absl::OkStatus();
+  }
+
+  MessagePtr Next(std::optional<absl::Status>& end) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (snapshot_.has_value()) return NextOfSnapshot();
+    while (MessagePtr message = StreamReactor::Next(end)) {
+      if (Revision(message->revision()) < from_) continue;
+      newest_ = Revision(message->revision());
+      return message;
+    }
+    if (!progress_due_ || end.has_value()) return nullptr;
+    progress_due_ = false;
+    auto progress = std::make_shared<v1::WatchResponse>();
+    progress->set_revision(newest_.value());
+    return progress;
+  }
+
+  // A part of what was mapped when the watch began, and then its end.
+  MessagePtr NextOfSnapshot() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    auto message = std::make_shared<v1::WatchResponse>();
+    message->set_revision(snapshot_->value());
+    bool more = false;
+    space_->Read([&](const AddressSpace& core) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      if (!snapshot_from_.has_value()) return;
+      core.ListAt(*snapshot_, *snapshot_from_, [&](const Mapping& m) {
+        if (static_cast<size_t>(message->events_size()) == kEventsAMessage) {
+          snapshot_from_ = m.iova().first();
+          more = true;
+          return false;
+        }
+        Write(m, *message->add_events()->mutable_mapped());
+        return true;
+      });
+    });
+    if (more) {
+      message->set_more(true);
+      return message;
+    }
+    for (v1::Event& event : first_events_) message->add_events()->Swap(&event);
+    first_events_.clear();
+    message->set_snapshot_end(true);
+    space_->Unpin(*snapshot_);
+    snapshot_.reset();
+    return message;
+  }
+
+  void SetAlarm() {
+    alarm_.Set(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(interval_),
+               [weak = weak_from_this(), this](bool fired) {
+                 const auto self = weak.lock();
+                 if (!fired || self == nullptr) return;
+                 {
+                   const MutexLock lock(mu_);
+                   progress_due_ = true;
+                 }
+                 Pump();
+                 SetAlarm();
+               });
+  }
+
+  void Detached() override {
+    alarm_.Cancel();
+    if (space_ == nullptr) return;
+    space_->Unsubscribe(watcher_);
+    std::optional<Revision> pinned;
+    {
+      const MutexLock lock(mu_);
+      pinned = std::exchange(snapshot_, std::nullopt);
+    }
+    if (pinned.has_value()) space_->Unpin(*pinned);
+  }
+
+  std::shared_ptr<Space> space_;
+  Revision from_;
+  absl::Duration interval_;
+  grpc::Alarm alarm_;
+
+  // While the snapshot is sent: its revision, where the next part begins, and
+  // what comes with the last.
+  std::optional<Revision> snapshot_ ABSL_GUARDED_BY(mu_);
+  std::optional<Iova> snapshot_from_ ABSL_GUARDED_BY(mu_) = Iova(0);
+  std::vector<v1::Event> first_events_ ABSL_GUARDED_BY(mu_);
+  Revision newest_ ABSL_GUARDED_BY(mu_);
+  bool progress_due_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+class WatchSpacesReactor final : public StreamReactor<v1::WatchSpacesResponse> {
+ public:
+  WatchSpacesReactor(ServerContext& context, grpc::CallbackServerContext* call)
+      : StreamReactor(context, call) {}
+
+  void Run() {
+    if (absl::Status status = Enter(); !status.ok()) return End(status);
+    context_.registry.WatchSpaces(MakeWatcher());
+    Start();
+  }
+
+ private:
+  void Detached() override {
+    if (watcher_ != nullptr) context_.registry.UnwatchSpaces(watcher_);
+  }
+};
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::WatchResponse>* StartWatch(ServerContext& context,
+                                                        grpc::CallbackServerContext* call,
+                                                        const v1::WatchRequest* request) {
+  const auto reactor = std::make_shared<WatchReactor>(context, call);
+  reactor->Run(*request);
+  return reactor.get();
+}
+
+grpc::ServerWriteReactor<v1::WatchSpacesResponse>* StartWatchSpaces(
+    ServerContext& context, grpc::CallbackServerContext* call) {
+  const auto reactor = std::make_shared<WatchSpacesReactor>(context, call);
+  reactor->Run();
+  return reactor.get();
+}
+
+}  // namespace iovad
