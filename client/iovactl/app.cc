@@ -2,11 +2,13 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
@@ -94,17 +96,36 @@ bool WantsJson(int argc, const char* const* argv) {
   return false;
 }
 
+// How far the commands of the line were understood: root first.
+std::vector<const CLI::App*> CommandPath(const CLI::App& app) {
+  std::vector<const CLI::App*> path = {&app};
+  while (true) {
+    // CLI11 keeps option groups as commands without a name.
+    const std::vector<CLI::App*> commands = path.back()->get_subcommands();
+    const auto named = std::find_if(commands.begin(), commands.end(), [](const CLI::App* command) {
+      return !command->get_name().empty();
+    });
+    if (named == commands.end()) return path;
+    path.push_back(*named);
+  }
+}
+
 // "iovactl space create --help" for a mistake in `space create`.
 std::string HelpCommand(const CLI::App& app) {
-  std::string command = app.get_name();
-  const CLI::App* at = &app;
-  while (true) {
-    const auto commands = at->get_subcommands();
-    if (commands.empty()) break;
-    at = commands.front();
-    if (!at->get_name().empty()) absl::StrAppend(&command, " ", at->get_name());
+  std::string command;
+  for (const CLI::App* part : CommandPath(app)) absl::StrAppend(&command, part->get_name(), " ");
+  return command + "--help";
+}
+
+// CLI11 says "a subcommand is required" of `iovactl frob` too.
+std::string UsageMessage(const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App& command = *CommandPath(app).back();
+  const std::vector<std::string> rest = command.remaining();
+  if (dynamic_cast<const CLI::RequiredError*>(&error) == nullptr || rest.empty() ||
+      command.get_require_subcommand_min() == 0) {
+    return error.what();
   }
-  return command + " --help";
+  return absl::StrCat("\"", rest.front(), "\" is no command of ", command.get_name());
 }
 
 void WriteError(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stderr); }
@@ -167,7 +188,7 @@ int Run(int argc, const char* const* argv) {
       app.exit(error);
       return context.out().Finish().ok() ? kDone : kRefused;
     }
-    return ReportUsage(error.what(), app, WantsJson(argc, argv));
+    return ReportUsage(UsageMessage(app, error), app, WantsJson(argc, argv));
   }
   const absl::StatusOr<int> result = context.action()(context);
   if (!result.ok()) return ReportError(result.status(), context.options());
