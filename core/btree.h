@@ -272,6 +272,8 @@ class BPlusTree {
   static constexpr uint32_t kLastSlot = 0xffffffff;
   static constexpr int kLeafMin = LeafNode::kCapacity / 2;
   static constexpr int kInnerMin = InnerNode::kCapacity / 2;
+  // When this few are left, three leaves are made two where they fit.
+  static constexpr int kLeafSparse = LeafNode::kCapacity * 5 / 8;
   // A full leaf passes some entries on to a neighbour with this much room, which
   // keeps leaves fuller than splitting alone would. At least 2, since half of
   // it, rounded up, must leave room in both.
@@ -315,6 +317,7 @@ class BPlusTree {
     return true;
   }
   void MendLeaf(Path& path);
+  bool MakeThreeTwo(Path& path);
   void MendInner(Path& path, int level);
   void LowerSeparator(Path& path, uint64_t key);
   void RaiseSeparator(Path& path, uint64_t key);

@@ -126,7 +126,12 @@ void BPlusTree<Policy>::EraseAt(Path& path) {
   leaf->Erase(path.index);
   --size_;
   if constexpr (Policy::kSummary) LowerSummary(path, was);
-  if (leaf->count < kLeafMin && path.height > 0) MendLeaf(path);
+  if (path.height == 0) return;
+  if (leaf->count < kLeafMin) {
+    MendLeaf(path);
+  } else if (leaf->count == kLeafSparse) {
+    MakeThreeTwo(path);
+  }
 }
 
 template <typename Policy>
@@ -223,6 +228,28 @@ void BPlusTree<Policy>::MendLeaf(Path& path) {
   parent->SetSeparator(left_child + 1, right->entry(0));
   parent->SetSummary(left_child, SummaryOf(*left));
   parent->SetSummary(left_child + 1, SummaryOf(*right));
+}
+
+// Spreads the path's leaf and its neighbours over two leaves, if they hold no
+// more than that. Keeps trees dense from which entries only go.
+template <typename Policy>
+bool BPlusTree<Policy>::MakeThreeTwo(Path& path) {
+  auto [parent, child] = path.steps[path.height - 1];
+  if (parent->count < 3) return false;
+  const int first = std::clamp(child - 1, 0, parent->count - 3);
+  auto* left = static_cast<LeafNode*>(parent->children[first]);
+  auto* middle = static_cast<LeafNode*>(parent->children[first + 1]);
+  auto* right = static_cast<LeafNode*>(parent->children[first + 2]);
+  const int total = left->count + middle->count + right->count;
+  // Not quite full, so that the next insertion does not split one again.
+  if (total > 2 * LeafNode::kCapacity - 2) return false;
+  left->TakeFront(*middle, std::clamp(total / 2 - left->count, 0, middle->count));
+  right->TakeBack(*middle, middle->count);
+  parent->SetSeparator(first + 2, right->entry(0));
+  parent->SetSummary(first, SummaryOf(*left));
+  parent->SetSummary(first + 2, SummaryOf(*right));
+  RemoveChild(path, path.height - 1, first + 1);
+  return true;
 }
 
 // Takes an empty child out of the path's node at `level` and frees it.

@@ -235,6 +235,7 @@ void MeasureBatches(const Contestant<CoreTables>& own, const Contestant<MapBasel
 struct BatchIova {
   double operator()(const Contestant<CoreTables>& c, const std::vector<size_t>& picks) const {
     std::vector<Iova> queries;
+    queries.reserve(picks.size());
     for (const size_t p : picks) queries.emplace_back(c.iovas[p]);
     std::vector<const Mapping*> found(picks.size());
     const Stopwatch watch;
@@ -245,6 +246,7 @@ struct BatchIova {
   }
   double operator()(const Contestant<MapBaseline>& c, const std::vector<size_t>& picks) const {
     std::vector<uint64_t> queries;
+    queries.reserve(picks.size());
     for (const size_t p : picks) queries.push_back(c.iovas[p]);
     return TimeDependent(queries, [&](uint64_t a) { return c.tables.FindIova(a); });
   }
@@ -253,6 +255,7 @@ struct BatchIova {
 struct BatchHva {
   double operator()(const Contestant<CoreTables>& c, const std::vector<size_t>& picks) const {
     std::vector<HvaRange> queries;
+    queries.reserve(picks.size());
     for (const size_t p : picks) queries.emplace_back(Hva(c.live[p].hva), Hva(c.live[p].hva));
     const std::vector<std::optional<Access>> wanted(picks.size(), Access::kReadOnly);
     std::vector<HvaMatch> found(picks.size());
@@ -266,6 +269,7 @@ struct BatchHva {
   }
   double operator()(const Contestant<MapBaseline>& c, const std::vector<size_t>& picks) const {
     std::vector<uint64_t> queries;
+    queries.reserve(picks.size());
     for (const size_t p : picks) queries.push_back(c.live[p].hva);
     return TimeDependent(queries, [&](uint64_t a) { return c.tables.FindHva(a); });
   }
