@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ struct Meeting {
   uint64_t first_there, size_there;  // what is mapped
   uint64_t first_asked, size_asked;  // what is asked for
   bool overlap;
+
+  friend std::ostream& operator<<(std::ostream& out, const Meeting& m) { return out << m.name; }
 };
 
 // clang-format off
@@ -137,6 +140,8 @@ struct Cutting {
   bool touched;
   bool cut;
   std::vector<std::pair<uint64_t, uint64_t>> left;
+
+  friend std::ostream& operator<<(std::ostream& out, const Cutting& c) { return out << c.name; }
 };
 
 const Cutting kCuttings[] = {
@@ -272,6 +277,8 @@ struct Asking {
   uint64_t first, size;            // of the query
   std::vector<uint64_t> segments;  // sizes
   std::optional<uint64_t> fault_at;
+
+  friend std::ostream& operator<<(std::ostream& out, const Asking& a) { return out << a.name; }
 };
 
 // Mapped, in each kind of address: [0, 0xfff], [0x10000, 0x13fff] and, right
