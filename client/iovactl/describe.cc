@@ -254,7 +254,7 @@ std::string DeviceText(const v1::Device& d, const Palette& palette) {
 }
 
 std::string DeviceLogTable(const v1::DeviceLogResponse& log, const Palette& palette) {
-  Table table({{"#", Align::kRight},
+  Table table({{"SEQ", Align::kRight},
                {"TIME"},
                {"MESSAGE"},
                {"ASID", Align::kRight},
