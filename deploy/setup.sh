@@ -11,7 +11,7 @@ packages=(
   g++ clang clang-tidy clang-format libclang-rt-14-dev lld
   cmake ninja-build ccache pkg-config git jq
   # libraries
-  libabsl-dev libfmt-dev libspdlog-dev libcli11-dev nlohmann-json3-dev
+  libabsl-dev libfmt-dev libspdlog-dev libcli11-dev nlohmann-json3-dev libssl-dev
   libgrpc-dev libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   # tests and benchmarks
   libgtest-dev libgmock-dev libbenchmark-dev
