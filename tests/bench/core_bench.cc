@@ -167,37 +167,46 @@ void MeasureFinds(Contestant<Tables>& c, size_t ops, Workload& random, Report& r
 }
 
 template <typename Tables>
-void MeasureChurn(Contestant<Tables>& c, size_t ops, Workload& random, Report& report) {
-  const size_t n = c.live.size();
+void MeasureChurn(Contestant<Tables>& c, size_t n, size_t ops, Workload& random, Report& report) {
   std::vector<size_t> victims(ops);
-  for (size_t& v : victims) v = random.Below(n);
+  for (size_t& v : victims) v = random.Below(c.live.size());
   const Stopwatch watch;
   for (const size_t v : victims) {
     Request& r = c.live[v];
     c.tables.Unmap(r.id);
-    r.id += uint64_t{1} << 32;  // rises
+    r.id = random.NextId();
     c.iovas[v] = c.tables.Map(r);
   }
   report.Add("churn", n, Tables::kName, watch.nanoseconds() / static_cast<double>(ops));
 }
 
-// Unmaps some at random, then maps them again: two measurements.
+// Maps `ops` more.
 template <typename Tables>
-void MeasureUnmapAndMap(Contestant<Tables>& c, size_t ops, Workload& random, Report& report) {
-  const size_t n = c.live.size();
-  std::vector<size_t> order(n);
-  for (size_t i = 0; i < n; ++i) order[i] = i;
-  for (size_t i = 0; i < ops; ++i) std::swap(order[i], order[i + random.Below(n - i)]);
-  const Stopwatch unmapping;
-  for (size_t i = 0; i < ops; ++i) c.tables.Unmap(c.live[order[i]].id);
-  report.Add("unmap random", n, Tables::kName, unmapping.nanoseconds() / static_cast<double>(ops));
-  const Stopwatch mapping;
-  for (size_t i = 0; i < ops; ++i) {
-    Request& r = c.live[order[i]];
-    r.id += uint64_t{1} << 32;
-    c.iovas[order[i]] = c.tables.Map(r);
+void MeasureMap(Contestant<Tables>& c, size_t n, size_t ops, Workload& random, Report& report) {
+  const std::vector<Request> more = random.Requests(ops);
+  const Stopwatch watch;
+  for (const Request& r : more) {
+    c.live.push_back(r);
+    c.iovas.push_back(c.tables.Map(r));
   }
-  report.Add("allocate + map", n, Tables::kName, mapping.nanoseconds() / static_cast<double>(ops));
+  report.Add("allocate + map", n, Tables::kName, watch.nanoseconds() / static_cast<double>(ops));
+}
+
+// Unmaps `ops` at random.
+template <typename Tables>
+void MeasureUnmap(Contestant<Tables>& c, size_t n, size_t ops, Workload& random, Report& report) {
+  std::vector<uint64_t> victims(ops);
+  for (uint64_t& id : victims) {
+    const size_t i = random.Below(c.live.size());
+    id = c.live[i].id;
+    c.live[i] = c.live.back();
+    c.iovas[i] = c.iovas.back();
+    c.live.pop_back();
+    c.iovas.pop_back();
+  }
+  const Stopwatch watch;
+  for (const uint64_t id : victims) c.tables.Unmap(id);
+  report.Add("unmap random", n, Tables::kName, watch.nanoseconds() / static_cast<double>(ops));
 }
 
 // `n` gaps of one page, and room for two pages only behind all of them.
@@ -284,12 +293,13 @@ void MeasureLinear(size_t n, Workload& random, Report& report) {
     c.iovas.push_back(next);
     next += r.size;
   }
-  for (int round = 0; round < 3; ++round) {
-    MeasureFinds(c, 20'000, random, report, true);
-    // As many holes as its allocation soon fills from below.
-    MeasureUnmapAndMap(c, 100, random, report);
-    MeasureChurn(c, 100, random, report);
-  }
+  constexpr int kLinearRounds = 3;
+  constexpr size_t kOps = 100;
+  for (int i = 0; i < kLinearRounds; ++i) MeasureFinds(c, 20'000, random, report, true);
+  for (int i = 0; i < kLinearRounds; ++i) MeasureMap(c, n, kOps, random, report);
+  for (int i = 0; i < kLinearRounds; ++i) MeasureChurn(c, n, kOps, random, report);
+  // Last, since the holes that it leaves would make few allocations short.
+  for (int i = 0; i < kLinearRounds; ++i) MeasureUnmap(c, n, kOps, random, report);
 }
 
 template <typename Tables>
@@ -313,16 +323,19 @@ void MeasureAll(size_t n, Report& report) {
   for (int round = 0; round < kRounds; ++round) {
     MeasureFinds(own, 2 * ops, random, report, false);
     MeasureFinds(map, 2 * ops, random, report, false);
-    MeasureUnmapAndMap(own, ops, random, report);
-    MeasureUnmapAndMap(map, ops, random, report);
-    MeasureChurn(own, 2 * ops, random, report);
-    MeasureChurn(map, 2 * ops, random, report);
+    MeasureMap(own, n, ops, random, report);
+    MeasureMap(map, n, ops, random, report);
+    MeasureUnmap(own, n, ops, random, report);
+    MeasureUnmap(map, n, ops, random, report);
+    MeasureChurn(own, n, 2 * ops, random, report);
+    MeasureChurn(map, n, 2 * ops, random, report);
   }
   MeasureBatches(own, map, random, report, "batch IOVA", BatchIova());
   MeasureBatches(own, map, random, report, "batch HVA", BatchHva());
+  // Memory is kept for reuse: at the end, of the most that were live at once.
   std::printf("memory: %.1f bytes a mapping after the fill, %.1f after churn\n",
               static_cast<double>(filled) / static_cast<double>(n),
-              static_cast<double>(own.tables.memory_bytes()) / static_cast<double>(n));
+              static_cast<double>(own.tables.memory_bytes()) / static_cast<double>(n + ops));
 }
 
 int Main(int argc, char** argv) {

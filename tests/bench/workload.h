@@ -24,6 +24,9 @@ class Workload {
 
   uint64_t Below(uint64_t limit) { return random_() % limit; }
 
+  // Ids rise and are never used again.
+  uint64_t NextId() { return next_id_++; }
+
   uint64_t Size() {
     const uint64_t scale = uint64_t{1} << Below(10);
     return std::min<uint64_t>(scale + Below(scale), 512) * kPage;
@@ -42,7 +45,7 @@ class Workload {
       if (Below(100) == 0) r.hva = requests[Below(n)].hva;
     }
     std::shuffle(requests.begin(), requests.end(), random_);
-    for (Request& r : requests) r.id = next_id_++;
+    for (Request& r : requests) r.id = NextId();
     return requests;
   }
 
