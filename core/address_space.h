@@ -287,6 +287,11 @@ class AddressSpace {
                         std::vector<Mapping> conflicts) const;
   absl::StatusOr<IovaRange> Allocate(const MapSpec& spec) const;
 
+  // address_space_fetch.cc
+  static constexpr size_t kFetchGroup = MappingTable::kGroup;
+  // Starts to fetch what at most kFetchGroup operations will touch.
+  void FetchAhead(absl::Span<const Operation> group) const;
+
   // address_space_unmap.cc
   // Mappings that an unmap touches: the whole ones, and those that it cuts.
   struct Cut {

@@ -101,6 +101,9 @@ absl::StatusOr<Planned<std::vector<OperationResult>>> AddressSpace::Update(
   std::vector<OperationResult> results;
   results.reserve(operations.size());
   for (size_t i = 0; i < operations.size(); ++i) {
+    if (operations.size() > 1 && i % kFetchGroup == 0) {
+      FetchAhead(operations.subspan(i, kFetchGroup));
+    }
     if (const auto* map = std::get_if<MapSpec>(&operations[i])) {
       NotePtr note = map->label.empty() ? NotePtr() : NotePtr(MappingNote{.label = map->label});
       absl::StatusOr<Mapping> mapped = PlanMap(*map, step.revision(), std::move(note));
