@@ -1,7 +1,7 @@
 // Measures RPCs of iovad's server against a bare echo in the same server, client
 // and server pinned to one core, in alternated runs.
 //
-// Usage: rpc_bench [--smoke] [--json FILE]
+// Usage: rpc_bench [--smoke] [--runs N] [--json FILE] [unary|stream]
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
@@ -209,13 +209,19 @@ class Client {
 int Main(int argc, char** argv) {
   Sizes sizes;
   std::string json_file;
+  bool unary = true;
+  bool stream = true;
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--smoke") == 0) {
       sizes = {.runs = 1, .calls = 50, .messages = 2, .live = 2000};
     } else if (std::strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
       json_file = argv[++i];
+    } else if (std::strcmp(argv[i], "--runs") == 0 && i + 1 < argc) {
+      sizes.runs = std::max(1, std::atoi(argv[++i]));
+    } else if (std::strcmp(argv[i], "unary") == 0 || std::strcmp(argv[i], "stream") == 0) {
+      (argv[i][0] == 'u' ? stream : unary) = false;
     } else {
-      std::fprintf(stderr, "usage: rpc_bench [--smoke] [--json FILE]\n");
+      std::fprintf(stderr, "usage: rpc_bench [--smoke] [--runs N] [--json FILE] [unary|stream]\n");
       return 2;
     }
   }
@@ -227,11 +233,11 @@ int Main(int argc, char** argv) {
   constexpr int kEntries = 1000;
   std::vector<double> echo, map, echo_rate, update_rate, echo_cpu, update_cpu;
   for (int warm_up = 0; warm_up < sizes.calls / 4; ++warm_up) client.Echo();
-  for (int run = 0; run < sizes.runs; ++run) {
+  for (int run = 0; unary && run < sizes.runs; ++run) {
     echo.push_back(MedianLatency(sizes.calls, [&] { client.Echo(); }));
     map.push_back(MedianLatency(sizes.calls, [&] { client.Map(); }));
   }
-  for (int run = 0; run < sizes.runs; ++run) {
+  for (int run = 0; stream && run < sizes.runs; ++run) {
     const Client::StreamResult e = client.StreamEcho(server, sizes.messages, kEntries);
     const Client::StreamResult u =
         client.StreamUpdates(server, sizes.messages, kEntries, sizes.live);
@@ -241,17 +247,19 @@ int Main(int argc, char** argv) {
     update_cpu.push_back(u.server_ns_per_entry);
   }
 
-  const nlohmann::json result = {
-      {"runs", sizes.runs},
-      {"echo_p50_us", Median(echo)},
-      {"map_p50_us", Median(map)},
-      {"map_to_echo", Median(map) / Median(echo)},
-      {"stream_echo_entries_per_s", Median(echo_rate)},
-      {"stream_echo_server_ns_per_entry", Median(echo_cpu)},
-      {"stream_updates_ops_per_s", Median(update_rate)},
-      {"stream_updates_server_ns_per_op", Median(update_cpu)},
-      {"stream_updates_to_echo", Median(update_rate) / Median(echo_rate)},
-  };
+  nlohmann::json result = {{"runs", sizes.runs}};
+  if (unary) {
+    result["echo_p50_us"] = Median(echo);
+    result["map_p50_us"] = Median(map);
+    result["map_to_echo"] = Median(map) / Median(echo);
+  }
+  if (stream) {
+    result["stream_echo_entries_per_s"] = Median(echo_rate);
+    result["stream_echo_server_ns_per_entry"] = Median(echo_cpu);
+    result["stream_updates_ops_per_s"] = Median(update_rate);
+    result["stream_updates_server_ns_per_op"] = Median(update_cpu);
+    result["stream_updates_to_echo"] = Median(update_rate) / Median(echo_rate);
+  }
   for (const auto& [key, value] : result.items()) {
     std::printf("%-34s %14.3f\n", key.c_str(), value.get<double>());
   }
