@@ -122,11 +122,12 @@ Verdict<Unmapped> ReferenceSpace::FreeSvqs(absl::Span<const SvqId> ids) {
   const auto is_wanted = [&](SvqId id) {
     return std::find(wanted.begin(), wanted.end(), id) != wanted.end();
   };
-  for (const SvqId id : wanted) {
+  for (size_t i = 0; i < wanted.size(); ++i) {
     const bool known = std::any_of(state.svqs.begin(), state.svqs.end(),
-                                   [&](const Svq& svq) { return svq.id == id; });
+                                   [&](const Svq& svq) { return svq.id == wanted[i]; });
     if (!known) {
-      verdict.refusal = Refusal{.reason = Reason::kSvqNotFound};
+      verdict.refusal =
+          Refusal{.reason = Reason::kSvqNotFound, .op_index = static_cast<uint32_t>(i)};
       return verdict;
     }
   }
