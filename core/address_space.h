@@ -192,6 +192,10 @@ class AddressSpace {
   const Mapping* FindById(MappingId id) const;
   const Mapping* FindByIova(Iova iova) const;
   const Mapping* FindByGpa(Gpa gpa) const;
+  // Of the mappings over the first byte of `range` that permit `wanted` (nothing:
+  // any), the one that covers the longest stretch of it, ties to the lowest IOVA;
+  // and how many there are over that byte.
+  HvaMatch FindBestByHva(HvaRange range, std::optional<Access> wanted) const;
   // Every mapping over `range`, host-only ones included: `visit(const
   // Mapping&)` returns whether to go on.
   template <typename Visit>
@@ -205,6 +209,9 @@ class AddressSpace {
 
   // By id.
   std::vector<Svq> Svqs() const;
+
+  // Held by the allocator and the indexes, labels excluded.
+  size_t memory_bytes() const { return allocator_.memory_bytes() + table_.memory_bytes(); }
 
   // Free IOVA ranges inside the range in force, ascending; planned steps count.
   template <typename Visit>
@@ -318,7 +325,6 @@ class AddressSpace {
   absl::Status CheckQuery(const Query& query) const;
   std::vector<HvaMatch> FirstMatches(absl::Span<const Query> queries) const;
   HvaMatch Match(const Query& query, uint64_t offset) const;
-  HvaMatch BestByHva(HvaRange range, std::optional<Access> wanted) const;
 
   void Add(Mapping mapping);
   void Remove(const Mapping* mapping, Unmapped& result);

@@ -52,7 +52,7 @@ absl::Status AddressSpace::CheckQuery(const Query& query) const {
   return absl::OkStatus();
 }
 
-HvaMatch AddressSpace::BestByHva(HvaRange range, std::optional<Access> wanted) const {
+HvaMatch AddressSpace::FindBestByHva(HvaRange range, std::optional<Access> wanted) const {
   if (!ghosts_.has_value()) return table_.FindBestByHva(range, wanted);
   // A change is in flight: what it adds does not count, what it removes does.
   HvaMatch match;
@@ -74,7 +74,7 @@ HvaMatch AddressSpace::BestByHva(HvaRange range, std::optional<Access> wanted) c
 HvaMatch AddressSpace::Match(const Query& query, uint64_t offset) const {
   const uint64_t address = AddressOf(query) + offset;
   if (std::holds_alternative<Hva>(query.address)) {
-    return BestByHva(HvaRange(Hva(address), Hva(AddressOf(query) + (query.size - 1))),
+    return FindBestByHva(HvaRange(Hva(address), Hva(AddressOf(query) + (query.size - 1))),
                      query.access);
   }
   const Mapping* m = std::holds_alternative<Gpa>(query.address) ? FindByGpa(Gpa(address))
@@ -137,7 +137,7 @@ std::vector<HvaMatch> AddressSpace::FirstMatches(absl::Span<const Query> queries
   }
   std::vector<HvaMatch> aliases(points.size());
   if (ghosts_.has_value()) {
-    for (size_t i = 0; i < points.size(); ++i) aliases[i] = BestByHva(points[i], std::nullopt);
+    for (size_t i = 0; i < points.size(); ++i) aliases[i] = FindBestByHva(points[i], std::nullopt);
   } else {
     const std::vector<std::optional<Access>> any(points.size());
     table_.FindBestBatchByHva(points, any, aliases);

@@ -60,8 +60,8 @@ class MapBaseline {
     return iova;
   }
 
-  bool Unmap(uint64_t id) {
-    const auto at_id = by_id_.find(id);
+  bool Unmap(const Request& request) {
+    const auto at_id = by_id_.find(request.id);
     if (at_id == by_id_.end()) return false;
     const Record record = *at_id->second;
     auto [alias, end] = by_hva_.equal_range(record.hva);
@@ -171,8 +171,8 @@ class LinearBaseline {
     by_id_.emplace(r.id, stored);
   }
 
-  bool Unmap(uint64_t id) {
-    const auto at = by_id_.find(id);
+  bool Unmap(const Request& request) {
+    const auto at = by_id_.find(request.id);
     if (at == by_id_.end()) return false;
     const uint64_t iova = at->second->iova;
     by_gpa_.erase(at->second->gpa);

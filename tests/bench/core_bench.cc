@@ -1,28 +1,30 @@
 // Measures the core's data structures against the baselines, side by side.
 //
-// Usage: core_bench [LIVE...]          (default: 100000 1000000)
+// Usage: core_bench [--smoke] [--json FILE] [LIVE...]   (default: 100000 1000000)
 //
 // Prints one line a measurement: what, live mappings, contestant, nanoseconds an
-// operation (median of the rounds; contestants take turns within each). Here the
-// tables are used directly; what a space adds to them is measured elsewhere.
+// operation (median of the rounds; contestants take turns within each). "iovad"
+// is an AddressSpace, with all its checks, its journal and its revisions;
+// "tables" are the structures below it, used directly.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "core/address_space.h"
 #include "core/mapping_table.h"
 #include "core/placement.h"
 #include "core/range_allocator.h"
 #include "tests/bench/baselines.h"
 #include "tests/bench/workload.h"
+#include <nlohmann/json.hpp>
 
 namespace iovad::bench {
 namespace {
@@ -34,7 +36,7 @@ constexpr size_t kBatch = 4096;
 // The core's tables, with the baselines' interface.
 class CoreTables {
  public:
-  static constexpr const char* kName = "iovad";
+  static constexpr const char* kName = "tables";
 
   uint64_t Map(const Request& r) {
     const std::optional<IovaRange> iova = Place(allocator_, {.policy = Placement::kCongruent,
@@ -49,8 +51,8 @@ class CoreTables {
                           Revision(r.id)));
     return iova->first().value();
   }
-  bool Unmap(uint64_t id) {
-    const Mapping* m = table_.FindById(MappingId(id));
+  bool Unmap(const Request& r) {
+    const Mapping* m = table_.FindById(MappingId(r.id));
     if (m == nullptr) return false;
     allocator_.Release(m->iova());
     table_.Remove(m);
@@ -71,7 +73,6 @@ class CoreTables {
   void Free(uint64_t iova, uint64_t size) { allocator_.Release(Sized(iova, size)); }
   void TakeAt(uint64_t iova, uint64_t size) { allocator_.Take(Sized(iova, size)); }
 
-  const MappingTable& table() const { return table_; }
   size_t memory_bytes() const { return table_.memory_bytes() + allocator_.memory_bytes(); }
 
  private:
@@ -84,27 +85,85 @@ class CoreTables {
   MappingTable table_;
 };
 
+// A space: every operation is a request of its own, planned and committed. What
+// it maps is unmapped by GPA, as guest memory is.
+class SpaceTables {
+ public:
+  static constexpr const char* kName = "iovad";
+
+  uint64_t Map(const Request& r) {
+    const Operation map = MapSpec{.gpa = Gpa(r.gpa), .hva = Hva(r.hva), .size = r.size};
+    const auto planned = space_.Update(absl::MakeConstSpan(&map, 1));
+    if (!planned.ok()) return 0;
+    space_.Commit();
+    return std::get<Mapping>(planned->value.front()).iova().first().value();
+  }
+  bool Unmap(const Request& r) {
+    const Operation unmap = UnmapSpec{.what = AtGpa{Gpa(r.gpa)}};
+    const bool planned = space_.Update(absl::MakeConstSpan(&unmap, 1)).ok();
+    space_.Commit();
+    return planned;
+  }
+
+  uint64_t FindIova(uint64_t iova) const { return IdOf(space_.FindByIova(Iova(iova))); }
+  uint64_t FindGpa(uint64_t gpa) const { return IdOf(space_.FindByGpa(Gpa(gpa))); }
+  uint64_t FindHva(uint64_t hva) const {
+    return IdOf(space_.FindBestByHva(HvaRange(Hva(hva), Hva(hva)), Access::kReadOnly).best);
+  }
+
+  const AddressSpace& space() const { return space_; }
+  size_t memory_bytes() const { return space_.memory_bytes(); }
+
+ private:
+  static uint64_t IdOf(const Mapping* m) { return m == nullptr ? 0 : m->id().value(); }
+
+  AddressSpace space_{{.name = "bench",
+                       .range = IovaRange(Iova(0), Iova(kIovaEnd - 1)),
+                       .reserved = {},
+                       .max_mappings = uint64_t{1} << 24}};
+};
+
 // Measurements by (what, live, contestant).
 class Report {
  public:
   void Add(const std::string& what, size_t live, const char* who, double ns) {
     samples_[{live, what}][who].push_back(ns);
   }
+  void AddBytes(const std::string& what, size_t live, double bytes) {
+    bytes_.push_back({{"what", what}, {"live", live}, {"bytes", bytes}});
+  }
   void Print() const {
     for (const auto& [key, contestants] : samples_) {
-      const auto own = contestants.find(CoreTables::kName);
-      const double own_ns = own == contestants.end() ? 0 : Median(own->second);
+      const auto own = contestants.find(SpaceTables::kName);
       for (const auto& [who, values] : contestants) {
         const double ns = Median(values);
         std::printf("%-18s %8zu %-10s %12.1f ns", key.second.c_str(), key.first, who.c_str(), ns);
-        if (who != CoreTables::kName) std::printf("   iovad %.1fx", ns / own_ns);
+        if (own != contestants.end() && own->first != who) {
+          std::printf("   iovad %.1fx", ns / Median(own->second));
+        }
         std::printf("\n");
       }
     }
+    for (const nlohmann::json& row : bytes_) {
+      std::printf("%-18s %8zu %-10s %12.1f bytes a mapping\n",
+                  row["what"].get<std::string>().c_str(), row["live"].get<size_t>(),
+                  SpaceTables::kName, row["bytes"].get<double>());
+    }
+  }
+  nlohmann::json Json() const {
+    nlohmann::json rows = nlohmann::json::array();
+    for (const auto& [key, contestants] : samples_) {
+      for (const auto& [who, values] : contestants) {
+        rows.push_back(
+            {{"what", key.second}, {"live", key.first}, {"who", who}, {"ns", Median(values)}});
+      }
+    }
+    return {{"times", rows}, {"memory", bytes_}};
   }
 
  private:
   std::map<std::pair<size_t, std::string>, std::map<std::string, std::vector<double>>> samples_;
+  std::vector<nlohmann::json> bytes_;
 };
 
 // Always 0, which the compiler does not know: makes a look-up wait for the one
@@ -173,7 +232,7 @@ void MeasureChurn(Contestant<Tables>& c, size_t n, size_t ops, Workload& random,
   const Stopwatch watch;
   for (const size_t v : victims) {
     Request& r = c.live[v];
-    c.tables.Unmap(r.id);
+    c.tables.Unmap(r);
     r.id = random.NextId();
     c.iovas[v] = c.tables.Map(r);
   }
@@ -195,17 +254,17 @@ void MeasureMap(Contestant<Tables>& c, size_t n, size_t ops, Workload& random, R
 // Unmaps `ops` at random.
 template <typename Tables>
 void MeasureUnmap(Contestant<Tables>& c, size_t n, size_t ops, Workload& random, Report& report) {
-  std::vector<uint64_t> victims(ops);
-  for (uint64_t& id : victims) {
+  std::vector<Request> victims(ops);
+  for (Request& victim : victims) {
     const size_t i = random.Below(c.live.size());
-    id = c.live[i].id;
+    victim = c.live[i];
     c.live[i] = c.live.back();
     c.iovas[i] = c.iovas.back();
     c.live.pop_back();
     c.iovas.pop_back();
   }
   const Stopwatch watch;
-  for (const uint64_t id : victims) c.tables.Unmap(id);
+  for (const Request& victim : victims) c.tables.Unmap(victim);
   report.Add("unmap random", n, Tables::kName, watch.nanoseconds() / static_cast<double>(ops));
 }
 
@@ -228,61 +287,45 @@ void MeasureFragmented(size_t n, size_t ops, Report& report) {
   }
 }
 
-template <typename KeyOf>
-void MeasureBatches(const Contestant<CoreTables>& own, const Contestant<MapBaseline>& map,
-                    Workload& random, Report& report, const char* what, KeyOf key_of) {
-  const size_t n = own.live.size();
+// The same queries, by GPA, IOVA and HVA in turn, as one Translate and one at a
+// time through the maps.
+void MeasureTranslate(const Contestant<SpaceTables>& own, const Contestant<MapBaseline>& map,
+                      Workload& random, Report& report) {
+  const size_t n = std::min(own.live.size(), map.live.size());
   // Many batches, each of other addresses: none is in the caches.
   for (int repeat = 0; repeat < 20; ++repeat) {
     std::vector<size_t> picks(kBatch);
     for (size_t& p : picks) p = random.Below(n);
-    report.Add(what, n, CoreTables::kName, key_of(own, picks));
-    report.Add(what, n, MapBaseline::kName, key_of(map, picks));
+    std::vector<Query> queries(kBatch);
+    for (size_t i = 0; i < kBatch; ++i) {
+      const Request& r = own.live[picks[i]];
+      if (i % 3 == 0) queries[i].address = Gpa(r.gpa);
+      if (i % 3 == 1) queries[i].address = Iova(own.iovas[picks[i]]);
+      if (i % 3 == 2) queries[i].address = Hva(r.hva);
+      queries[i].access = Access::kReadWrite;
+    }
+    {
+      const Stopwatch watch;
+      const auto answer = own.tables.space().Translate(queries, kBatch);
+      report.Add("translate", n, SpaceTables::kName,
+                 watch.nanoseconds() / static_cast<double>(kBatch));
+      if (!answer.ok() || answer->segments.size() != kBatch) std::exit(1);
+    }
+    uint64_t missing = 0;
+    const Stopwatch watch;
+    for (size_t i = 0; i < kBatch; ++i) {
+      const Request& r = map.live[picks[i]];
+      uint64_t found = 0;
+      if (i % 3 == 0) found = map.tables.FindGpa(r.gpa);
+      if (i % 3 == 1) found = map.tables.FindIova(map.iovas[picks[i]]);
+      if (i % 3 == 2) found = map.tables.FindHva(r.hva);
+      missing += found == 0 ? 1 : 0;
+    }
+    report.Add("translate", n, MapBaseline::kName,
+               watch.nanoseconds() / static_cast<double>(kBatch));
+    if (missing > 0) std::exit(1);
   }
 }
-
-struct BatchIova {
-  double operator()(const Contestant<CoreTables>& c, const std::vector<size_t>& picks) const {
-    std::vector<Iova> queries;
-    queries.reserve(picks.size());
-    for (const size_t p : picks) queries.emplace_back(c.iovas[p]);
-    std::vector<const Mapping*> found(picks.size());
-    const Stopwatch watch;
-    c.tables.table().FindBatchByIova(queries, found);
-    const double ns = watch.nanoseconds() / static_cast<double>(picks.size());
-    if (std::count(found.begin(), found.end(), nullptr) > 0) std::exit(1);
-    return ns;
-  }
-  double operator()(const Contestant<MapBaseline>& c, const std::vector<size_t>& picks) const {
-    std::vector<uint64_t> queries;
-    queries.reserve(picks.size());
-    for (const size_t p : picks) queries.push_back(c.iovas[p]);
-    return TimeDependent(queries, [&](uint64_t a) { return c.tables.FindIova(a); });
-  }
-};
-
-struct BatchHva {
-  double operator()(const Contestant<CoreTables>& c, const std::vector<size_t>& picks) const {
-    std::vector<HvaRange> queries;
-    queries.reserve(picks.size());
-    for (const size_t p : picks) queries.emplace_back(Hva(c.live[p].hva), Hva(c.live[p].hva));
-    const std::vector<std::optional<Access>> wanted(picks.size(), Access::kReadOnly);
-    std::vector<HvaMatch> found(picks.size());
-    const Stopwatch watch;
-    c.tables.table().FindBestBatchByHva(queries, wanted, found);
-    const double ns = watch.nanoseconds() / static_cast<double>(picks.size());
-    for (const HvaMatch& m : found) {
-      if (m.best == nullptr) std::exit(1);
-    }
-    return ns;
-  }
-  double operator()(const Contestant<MapBaseline>& c, const std::vector<size_t>& picks) const {
-    std::vector<uint64_t> queries;
-    queries.reserve(picks.size());
-    for (const size_t p : picks) queries.push_back(c.live[p].hva);
-    return TimeDependent(queries, [&](uint64_t a) { return c.tables.FindHva(a); });
-  }
-};
 
 void MeasureLinear(size_t n, Workload& random, Report& report) {
   Contestant<LinearBaseline> c;
@@ -314,45 +357,62 @@ void Fill(Contestant<Tables>& c, const std::vector<Request>& requests, Report& r
 void MeasureAll(size_t n, Report& report) {
   Workload random(20260301);
   const std::vector<Request> requests = random.Requests(n);
-  Contestant<CoreTables> own;
+  Contestant<SpaceTables> own;
+  Contestant<CoreTables> tables;
   Contestant<MapBaseline> map;
   Fill(own, requests, report);
+  Fill(tables, requests, report);
   Fill(map, requests, report);
-  const size_t filled = own.tables.memory_bytes();
+  report.AddBytes("memory, filled", n,
+                  static_cast<double>(own.tables.memory_bytes()) / static_cast<double>(n));
   const size_t ops = std::min<size_t>(n / 10, 100'000);
+  const auto in_turn = [&](auto measure) {
+    measure(own);
+    measure(tables);
+    measure(map);
+  };
   for (int round = 0; round < kRounds; ++round) {
-    MeasureFinds(own, 2 * ops, random, report, false);
-    MeasureFinds(map, 2 * ops, random, report, false);
-    MeasureMap(own, n, ops, random, report);
-    MeasureMap(map, n, ops, random, report);
-    MeasureUnmap(own, n, ops, random, report);
-    MeasureUnmap(map, n, ops, random, report);
-    MeasureChurn(own, n, 2 * ops, random, report);
-    MeasureChurn(map, n, 2 * ops, random, report);
+    in_turn([&](auto& c) { MeasureFinds(c, 2 * ops, random, report, false); });
+    in_turn([&](auto& c) { MeasureMap(c, n, ops, random, report); });
+    in_turn([&](auto& c) { MeasureUnmap(c, n, ops, random, report); });
+    in_turn([&](auto& c) { MeasureChurn(c, n, 2 * ops, random, report); });
   }
-  MeasureBatches(own, map, random, report, "batch IOVA", BatchIova());
-  MeasureBatches(own, map, random, report, "batch HVA", BatchHva());
+  MeasureTranslate(own, map, random, report);
   // Memory is kept for reuse: at the end, of the most that were live at once.
-  std::printf("memory: %.1f bytes a mapping after the fill, %.1f after churn\n",
-              static_cast<double>(filled) / static_cast<double>(n),
-              static_cast<double>(own.tables.memory_bytes()) / static_cast<double>(n + ops));
+  report.AddBytes("memory, churned", n,
+                  static_cast<double>(own.tables.memory_bytes()) / static_cast<double>(n + ops));
 }
 
 int Main(int argc, char** argv) {
   std::vector<size_t> sizes;
-  for (int i = 1; i < argc; ++i) sizes.push_back(std::strtoul(argv[i], nullptr, 10));
+  std::string json_file;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument == "--smoke") {
+      sizes = {2'000};
+    } else if (argument == "--json" && i + 1 < argc) {
+      json_file = argv[++i];
+    } else if (const size_t live = std::strtoul(argv[i], nullptr, 10); live >= 1'000) {
+      sizes.push_back(live);
+    } else {
+      std::fprintf(stderr, "usage: core_bench [--smoke] [--json FILE] [LIVE...]\n");
+      return 2;
+    }
+  }
   if (sizes.empty()) sizes = {100'000, 1'000'000};
   Report report;
   for (const size_t n : sizes) {
     MeasureAll(n, report);
-    MeasureFragmented<CoreTables>(n, 100'000, report);
-    MeasureFragmented<MapBaseline>(n, 100'000, report);
+    const size_t ops = std::min<size_t>(n, 100'000);
+    MeasureFragmented<CoreTables>(n, ops, report);
+    MeasureFragmented<MapBaseline>(n, ops, report);
     if (n <= 100'000) {
       Workload random(20260301);
       MeasureLinear(n, random, report);
     }
   }
   report.Print();
+  if (!json_file.empty()) std::ofstream(json_file) << report.Json().dump(1) << "\n";
   return 0;
 }
 

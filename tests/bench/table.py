@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""One table of what the benchmarks measured beside what they must reach.
+
+usage: table.py [--smoke] CORE.json RPC.json OUT.json
+
+Prints the table, writes it with the raw figures to OUT.json, and exits with 1
+when a figure misses its target (never with --smoke: small sizes say nothing).
+"""
+import json
+import sys
+
+OWN, MAP, LINEAR = "iovad", "std::map", "linear"
+# What, against whom, at how many live mappings (None: all measured), times as
+# fast at least.
+CORE_TARGETS = [
+    ("find IOVA", MAP, None, 2), ("find GPA", MAP, None, 2), ("find HVA", MAP, None, 2),
+    ("unmap random", MAP, None, 2.5), ("allocate + map", MAP, None, 2), ("churn", MAP, None, 2.5),
+    ("allocate + map", LINEAR, 100_000, 1000), ("find HVA", LINEAR, 100_000, 1000),
+    ("churn", LINEAR, 100_000, 300),
+    ("translate", MAP, 1_000_000, 8),
+]
+MAX_BYTES_A_MAPPING = 160
+# Name in the RPC benchmark's figures, what it is, "most" or "least", target.
+RPC_TARGETS = [
+    ("map_to_echo", "unary Map p50 / echo p50", "most", 1.3),
+    ("stream_updates_server_ns_per_op", "StreamUpdates: server ns an operation", "most", 1000),
+    ("stream_updates_to_echo", "StreamUpdates operations/s / echo entries/s", "least", 0.05),
+]
+
+
+def core_rows(core):
+    times = {(t["what"], t["live"], t["who"]): t["ns"] for t in core["times"]}
+    lives = sorted({t["live"] for t in core["times"]})
+    for what, against, at, target in CORE_TARGETS:
+        for live in [at] if at else lives:
+            own, other = times.get((what, live, OWN)), times.get((what, live, against))
+            if own is None or other is None:
+                continue
+            yield (f"{what}, {live:,} live, against {against}",
+                   f"{own:,.0f} ns, {other:,.0f} ns", other / own, "least", target)
+    for row in core["memory"]:
+        if row["live"] == 1_000_000:
+            yield (f"{row['what']}, {row['live']:,} live", "bytes a mapping", row["bytes"],
+                   "most", MAX_BYTES_A_MAPPING)
+
+
+def rpc_rows(rpc):
+    for name, what, kind, target in RPC_TARGETS:
+        if name in rpc:
+            yield (what, "", rpc[name], kind, target)
+
+
+def main(arguments):
+    smoke = "--smoke" in arguments
+    core_file, rpc_file, out_file = [a for a in arguments if a != "--smoke"]
+    with open(core_file) as f:
+        core = json.load(f)
+    with open(rpc_file) as f:
+        rpc = json.load(f)
+    rows = []
+    for what, detail, value, kind, target in [*core_rows(core), *rpc_rows(rpc)]:
+        reached = value >= target if kind == "least" else value <= target
+        rows.append({"what": what, "detail": detail, "value": value, "kind": kind,
+                     "target": target, "reached": reached})
+    print(f"\n{'what':58} {'measured':>12} {'must reach':>12}")
+    for row in rows:
+        sign = "≥" if row["kind"] == "least" else "≤"
+        verdict = "" if smoke else "  ok" if row["reached"] else "  MISSED"
+        print(f"{row['what']:58} {row['value']:12,.2f} {sign + ' ' + format(row['target'], 'g'):>12}"
+              f"{verdict}   {row['detail']}")
+    with open(out_file, "w") as f:
+        json.dump({"table": rows, "core": core, "rpc": rpc}, f, indent=1)
+    print(f"\nwritten to {out_file}")
+    return 0 if smoke or all(row["reached"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
