@@ -127,10 +127,10 @@ absl::StatusOr<Planned<Unmapped>> AddressSpace::FreeSvqs(absl::Span<const SvqId>
   if (wanted.empty()) {
     for (const auto& [id, svq] : svqs_) wanted.insert(id);
   }
-  for (const SvqId id : wanted) {
-    if (svqs_.contains(id)) continue;
-    return MakeError({.reason = Reason::kSvqNotFound},
-                     absl::StrCat(Prefix(), "there is no shadow virtqueue ", id.value(),
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (svqs_.contains(ids[i])) continue;
+    return MakeError({.reason = Reason::kSvqNotFound, .op_index = static_cast<uint32_t>(i)},
+                     absl::StrCat(Prefix(), "there is no shadow virtqueue ", ids[i].value(),
                                   "; ListSVQs shows those there are"));
   }
   StepScope step(*this);
