@@ -12,8 +12,8 @@
 
 namespace iovad {
 
-// Fills one page. The token is the last name of the page before, so a listing
-// survives whatever comes and goes meanwhile. `find(after, most)` gives pointers
+// Fills one page. The token is "after:" and the last name of the page before, so
+// a listing survives whatever comes and goes meanwhile. `find(after, most)` gives pointers
 // by name, `add` writes one into the response, `remove_last` takes the last back
 // when the response has become too large. INVALID_PAGE_TOKEN.
 template <typename Request, typename Response, typename Find, typename Add, typename RemoveLast>
@@ -21,13 +21,18 @@ absl::Status ListByName(const Request& request, uint64_t max_bytes, Find find, A
                         RemoveLast remove_last, Response& response) {
   constexpr uint32_t kMaxPage = 1000;
   constexpr uint64_t kTokenBytes = 128;
-  if (!request.page_token().empty() && !IsValidName(request.page_token())) {
+  // No name begins so: a name by itself is no token.
+  static constexpr char kTokenPrefix[] = "after:";
+  constexpr size_t kPrefixLength = sizeof(kTokenPrefix) - 1;
+  const std::string& token = request.page_token();
+  const std::string after = token.size() > kPrefixLength ? token.substr(kPrefixLength) : "";
+  if (!token.empty() && (token != kTokenPrefix + after || !IsValidName(after))) {
     return MakeError({.reason = Reason::kInvalidPageToken},
                      "page_token is none that this server gave; begin the listing again");
   }
   const uint32_t page =
       request.page_size() == 0 ? kMaxPage : std::min(request.page_size(), kMaxPage);
-  const auto found = find(request.page_token(), size_t{page} + 1);
+  const auto found = find(after, size_t{page} + 1);
   std::string last;
   for (size_t i = 0; i < found.size(); ++i) {
     bool full = i == page;
@@ -37,7 +42,7 @@ absl::Status ListByName(const Request& request, uint64_t max_bytes, Find find, A
       if (full) remove_last();
     }
     if (full) {
-      response.set_next_page_token(last);
+      response.set_next_page_token(kTokenPrefix + last);
       break;
     }
     last = found[i]->name();
