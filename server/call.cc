@@ -5,6 +5,8 @@
 #include <google/protobuf/message_lite.h>
 #include <openssl/sha.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "core/error.h"
@@ -13,6 +15,13 @@ namespace iovad {
 namespace {
 
 constexpr size_t kMaxRequestId = 64;
+
+// Of UTF-8, as every string that protobuf lets through is.
+size_t Characters(const std::string& text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+  }));
+}
 
 std::string Digest(const char* method, const google::protobuf::MessageLite& request) {
   const std::string content = absl::StrCat(method, "\n", StableBytes(request));
@@ -44,7 +53,7 @@ Repeats::Repeats(RequestLog& log, const std::string& id, const char* method,
                  google::protobuf::MessageLite& response, const std::string& what)
     : log_(log) {
   if (id.empty()) return;
-  if (id.size() > kMaxRequestId) {
+  if (Characters(id) > kMaxRequestId) {
     status_ =
         MakeError({.reason = Reason::kInvalidValue, .limit = kMaxRequestId},
                   absl::StrCat(what, "a request_id has at most ", kMaxRequestId, " characters"));
