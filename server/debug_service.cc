@@ -108,6 +108,11 @@ grpc::ServerUnaryReactor* DebugService::Resolve(grpc::CallbackServerContext* cal
     const absl::StatusOr<std::shared_ptr<Space>> space =
         context_.registry.FindSpace(request->space(), "");
     if (!space.ok()) return space.status();
+    if (request->address().empty()) {
+      return MakeError(
+          {.reason = Reason::kMissingField},
+          absl::StrCat((*space)->prefix(), "address is missing: gpa:0x…, hva:0x… or iova:0x…"));
+    }
     std::optional<Query> query = ParseAddress(request->address());
     if (!query.has_value()) {
       return MakeError(
