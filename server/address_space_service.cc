@@ -189,7 +189,8 @@ grpc::ServerUnaryReactor* AddressSpaceService::CreateSpace(grpc::CallbackServerC
         const v1::CreateSpaceRequest& req = exchange->request;
         Registry& registry = context_.registry;
         Repeats repeats(registry.request_log(), req.request_id(), "CreateSpace", req,
-                        exchange->response, absl::StrCat("space '", req.space(), "': "));
+                        exchange->response,
+                        absl::StrCat("space '", req.space().substr(0, 64), "': "));
         if (!repeats.status().ok() || repeats.replayed()) return answer(repeats.status());
         SpaceOptions options;
         Space::Identity identity;
@@ -251,9 +252,9 @@ grpc::ServerUnaryReactor* AddressSpaceService::DeleteSpace(grpc::CallbackServerC
   Registry& registry = context_.registry;
   // A repeat finds no space any more, so the answers of deletions are the
   // server's to remember.
-  auto repeats = std::make_shared<Repeats>(registry.request_log(), request->request_id(),
-                                           "DeleteSpace", *request, *response,
-                                           absl::StrCat("space '", request->space(), "': "));
+  auto repeats = std::make_shared<Repeats>(
+      registry.request_log(), request->request_id(), "DeleteSpace", *request, *response,
+      absl::StrCat("space '", request->space().substr(0, 64), "': "));
   if (!repeats->status().ok() || repeats->replayed()) {
     call.Finish(repeats->status());
     return call.reactor();

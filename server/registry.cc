@@ -5,6 +5,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_format.h"
 #include "core/error.h"
 #include "core/name.h"
@@ -16,9 +17,9 @@ namespace {
 absl::Status CheckName(const char* kind, const std::string& name) {
   if (IsValidName(name)) return absl::OkStatus();
   return MakeError({.reason = Reason::kInvalidName},
-                   absl::StrCat("the name of a ", kind,
-                                " has 1 to 63 of a-z, 0-9, '.', '_' and '-', with a letter or "
-                                "digit at both ends"));
+                   absl::StrCat("'", absl::Utf8SafeCEscape(name.substr(0, 64)), "' names no ", kind,
+                                ": a name has 1 to 63 of a-z, 0-9, '.', '_' and '-', with a "
+                                "letter or digit at both ends"));
 }
 
 template <typename T>
@@ -62,9 +63,9 @@ absl::StatusOr<std::shared_ptr<Space>> Registry::CreateSpace(
   if (spaces_.size() >= limits_.max_spaces) {
     return MakeError(
         {.reason = Reason::kSpaceLimit, .limit = limits_.max_spaces, .needed = spaces_.size() + 1},
-        absl::StrCat("there are ", spaces_.size(),
-                     " spaces, as many as there may be; delete some "
-                     "or raise limits.max-spaces"));
+        absl::StrCat("space '", name, "': there are ", spaces_.size(),
+                     " spaces already, as many as there may be; delete some or raise "
+                     "limits.max-spaces"));
   }
   std::vector<PushTarget> claimed;
   absl::Cleanup release = [&] {
