@@ -13,6 +13,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "client/iovactl/commands.h"
+#include "client/iovactl/completion.h"
 #include "client/iovactl/options.h"
 #include "client/iovactl/report_error.h"
 
@@ -120,7 +121,7 @@ std::string HelpCommand(const CLI::App& app) {
 // CLI11 says "a subcommand is required" of `iovactl frob` too.
 std::string UsageMessage(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App& command = *CommandPath(app).back();
-  const std::vector<std::string> rest = command.remaining();
+  const std::vector<std::string> rest = app.remaining(/*recurse=*/true);
   if (dynamic_cast<const CLI::RequiredError*>(&error) == nullptr || rest.empty() ||
       command.get_require_subcommand_min() == 0) {
     return error.what();
@@ -163,7 +164,7 @@ void BuildCommandLine(CLI::App* app, Context* context) {
   AddDeviceCommands(app, context);
   AddReplayCommand(app, context);
   AddServerCommands(app, context);
-  AddCompletionCommands(app, context);
+  AddCompletionCommand(app, context);
   AddExamples(app,
               "iovactl device open sim2 --simulated\n"
               "iovactl space create vm2 --attach sim2\n"
@@ -180,6 +181,12 @@ int Run(int argc, const char* const* argv) {
   CLI::App app("iovactl: ask and steer iovad, which owns the IOVA spaces of vDPA devices",
                "iovactl");
   BuildCommandLine(&app, &context);
+  // What the completion script asks. Not a command of CLI11's: the words that
+  // follow are half a command line of their own.
+  if (argc >= 3 && std::strcmp(argv[1], "__complete") == 0 && std::strcmp(argv[2], "--") == 0) {
+    PrintCandidates(&context, app, std::vector<std::string>(argv + 3, argv + argc));
+    return context.out().Finish().ok() ? kDone : kRefused;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

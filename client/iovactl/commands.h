@@ -23,7 +23,7 @@ void AddDumpCommand(CLI::App* app, Context* context);
 void AddResolveCommand(CLI::App* app, Context* context);
 // stats, info
 void AddServerCommands(CLI::App* app, Context* context);
-void AddCompletionCommands(CLI::App* app, Context* context);
+void AddCompletionCommand(CLI::App* app, Context* context);
 
 }  // namespace iovad::ctl
 

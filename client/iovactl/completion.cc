@@ -11,6 +11,9 @@
 namespace iovad::ctl {
 namespace {
 
+// The positional of `completion`.
+constexpr char kShell[] = "SHELL";
+
 constexpr char kBashScript[] =
     R"(# bash completion for iovactl; load it with: source <(iovactl completion bash)
 _iovactl() {
@@ -54,16 +57,14 @@ std::vector<const CLI::Option*> OptionsOf(const CLI::App& app) {
 
 const CLI::App* FindCommand(const CLI::App& app, const std::string& name) {
   for (const CLI::App* command : app.get_subcommands({})) {
-    if (!name.empty() && command->get_name() == name && !command->get_group().empty())
-      return command;
+    if (!name.empty() && command->get_name() == name) return command;
   }
   return nullptr;
 }
 
 void AddCommands(const CLI::App& app, Completion& completion) {
   for (const CLI::App* command : app.get_subcommands({})) {
-    // An empty group: hidden.
-    if (command->get_name().empty() || command->get_group().empty()) continue;
+    if (command->get_name().empty()) continue;
     completion.words.push_back(command->get_name());
   }
 }
@@ -79,6 +80,7 @@ void AddFlags(const CLI::App* app, Completion& completion) {
 // "rw|ro|wo" offers three words, "SPACE", "DEVICE" and "FILE" names; "DEVICE[:ASID]"
 // is a device too.
 void AddValues(const std::string& type, Completion& completion) {
+  if (type == kShell) completion.words.emplace_back("bash");
   if (absl::StrContains(type, '|')) {
     for (const absl::string_view word : absl::StrSplit(type, '|'))
       completion.words.emplace_back(word);
@@ -122,22 +124,6 @@ std::vector<std::string> Names(Context& context, const std::string& kind) {
     }
   }
   return names;
-}
-
-absl::StatusOr<int> PrintCandidates(Context& context, const CLI::App& root,
-                                    const std::vector<std::string>& words) {
-  Completion completion = Complete(root, words);
-  if (!completion.socket.empty()) context.options().socket = completion.socket;
-  if (completion.names == kFileType) {
-    context.out().Write(":files\n");
-    return kDone;
-  }
-  for (std::string& name : Names(context, completion.names))
-    completion.words.push_back(std::move(name));
-  for (const std::string& word : completion.words) {
-    if (absl::StartsWith(word, completion.typed)) context.out().Write(word + "\n");
-  }
-  return kDone;
 }
 
 }  // namespace
@@ -193,11 +179,11 @@ Completion Complete(const CLI::App& root, const std::vector<std::string>& words)
   return completion;
 }
 
-void AddCompletionCommands(CLI::App* root, Context* context) {
+void AddCompletionCommand(CLI::App* root, Context* context) {
   CLI::App* app =
       root->add_subcommand("completion", "Print a script that completes commands and names");
   auto shell = std::make_shared<std::string>();
-  app->add_option("SHELL", *shell, "bash")
+  app->add_option(kShell, *shell, "bash")
       ->required()
       ->type_name("")
       ->check(CLI::IsMember(std::vector<std::string>{"bash"}).description(""));
@@ -210,17 +196,21 @@ void AddCompletionCommands(CLI::App* root, Context* context) {
       return kDone;
     });
   });
+}
 
-  // What the script calls. An empty group hides it from --help.
-  CLI::App* hidden = root->add_subcommand("__complete", "")->group("");
-  hidden->prefix_command();
-  hidden->callback([context, root, hidden] {
-    context->set_action([root, hidden](Context& c) {
-      std::vector<std::string> given = hidden->remaining();
-      if (!given.empty() && given.front() == "--") given.erase(given.begin());
-      return PrintCandidates(c, *root, given);
-    });
-  });
+void PrintCandidates(Context* context, const CLI::App& app, const std::vector<std::string>& words) {
+  Completion completion = Complete(app, words);
+  if (!completion.socket.empty()) context->options().socket = completion.socket;
+  if (completion.names == kFileType) {
+    context->out().Write(":files\n");
+    return;
+  }
+  for (std::string& name : Names(*context, completion.names)) {
+    completion.words.push_back(std::move(name));
+  }
+  for (const std::string& word : completion.words) {
+    if (absl::StartsWith(word, completion.typed)) context->out().Write(word + "\n");
+  }
 }
 
 }  // namespace iovad::ctl

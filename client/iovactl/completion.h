@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "client/iovactl/context.h"
 
 namespace iovad::ctl {
 
@@ -33,6 +34,10 @@ struct Completion {
 // `words` is the command line without "iovactl"; the last one is unfinished and
 // may be empty. As bash splits it: "=" may be a word of its own.
 Completion Complete(const CLI::App& app, const std::vector<std::string>& words);
+
+// Completes `words` and prints the candidates, one a line; ":files" for the names
+// of files.
+void PrintCandidates(Context* context, const CLI::App& app, const std::vector<std::string>& words);
 
 }  // namespace iovad::ctl
 

@@ -67,25 +67,17 @@ bool Show(Output& out, const v1::WatchResponse& response) {
   return out.Write(text) && out.Flush();
 }
 
-uint64_t StartRevision(const WatchOptions& options, uint64_t current) {
-  if (options.from.has_value()) return *options.from;
-  return options.live ? current + 1 : 0;
-}
-
 absl::StatusOr<int> Watch(Context& context, const WatchOptions& options) {
   Interrupt interrupt;  // before there are threads
   const absl::StatusOr<Connection*> connection = context.Connect();
   if (!connection.ok()) return connection.status();
-  v1::GetSpaceRequest get;
-  get.set_space(options.space);
-  const absl::StatusOr<v1::GetSpaceResponse> space =
-      (*connection)->GetSpace(get, context.call_options());
-  if (!space.ok()) return space.status();
 
   v1::WatchRequest request;
   request.set_space(options.space);
   request.set_space_uid(options.space_uid);
-  request.set_start_revision(StartRevision(options, space->space().revision()));
+  // "From now on" is what follows the snapshot: asking for the revision first and
+  // watching from the next one would miss what happens in between.
+  request.set_start_revision(options.from.value_or(0));
   // Shared, since a late signal may still cancel it when this function has ended.
   const std::shared_ptr<client::ReadStream<v1::WatchResponse>> stream =
       (*connection)->Watch(request);
@@ -93,17 +85,21 @@ absl::StatusOr<int> Watch(Context& context, const WatchOptions& options) {
 
   v1::WatchResponse response;
   uint64_t seen = 0;
+  bool skipping = options.live;
   bool enough = false;
   while (!enough && stream->Read(response)) {
-    if (!Show(context.out(), response)) break;
+    if (skipping) {
+      skipping = !response.snapshot_end();
+      continue;
+    }
     seen += static_cast<uint64_t>(response.events_size());
-    enough = (options.snapshot && response.snapshot_end()) ||
+    enough = !Show(context.out(), response) || (options.snapshot && response.snapshot_end()) ||
              (options.count.has_value() && seen >= *options.count);
   }
-  stream->Cancel();
+  // Only when we hang up: it would hide why the server did.
+  if (enough) stream->Cancel();
   const absl::Status end = stream->Finish();
-  // We hung up, or the server did not say why it did.
-  if (enough || interrupt.seen() || absl::IsCancelled(end)) return kDone;
+  if (enough || interrupt.seen()) return kDone;
   if (end.ok()) return absl::UnavailableError("the server ended the stream");
   return end;
 }

@@ -28,7 +28,7 @@ class CompletionTest : public testing::Test {
     AddTranslateCommand(&app_, &context_);
     AddDeviceCommands(&app_, &context_);
     AddReplayCommand(&app_, &context_);
-    AddCompletionCommands(&app_, &context_);
+    AddCompletionCommand(&app_, &context_);
   }
 
   Completion Of(const std::vector<std::string>& words) const { return Complete(app_, words); }
