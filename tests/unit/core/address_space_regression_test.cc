@@ -65,7 +65,7 @@ TEST(AddressSpaceRegressionTest, TheLowestRemovalsAreListed) {
   AddressSpace space(WholeFirstFit());
   std::vector<Operation> maps;
   for (uint64_t i = 0; i < kCount; ++i) {
-    maps.push_back(GuestAt(i * 0x1000, 0x100000, 0x1000, (kCount - i) * 0x1000));
+    maps.emplace_back(GuestAt(i * 0x1000, 0x100000, 0x1000, (kCount - i) * 0x1000));
   }
   ASSERT_TRUE(space.Update(maps).ok());
   space.Commit();

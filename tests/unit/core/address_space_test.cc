@@ -266,7 +266,7 @@ constexpr uint64_t kAliases = 100'000;
 TEST(AliasTest, AHundredThousandIdenticalOnes) {
   AddressSpace space(WholeFirstFit());
   std::vector<Operation> maps;
-  for (uint64_t i = 0; i < kAliases; ++i) maps.push_back(GuestAt(i * 0x1000, 0x100000, 0x1000));
+  for (uint64_t i = 0; i < kAliases; ++i) maps.emplace_back(GuestAt(i * 0x1000, 0x100000, 0x1000));
   ASSERT_TRUE(space.Update(maps).ok());
   space.Commit();
   Answered answered = Ask(space, {.address = Hva(0x100800), .size = 0x800});
@@ -288,7 +288,7 @@ TEST(AliasTest, AHundredThousandNestedOnes) {
   const auto size_of = [](uint64_t i) { return (2 * (kAliases - i) - 1) * 0x1000; };
   uint64_t gpa = 0;
   for (uint64_t i = 0; i < kAliases; ++i) {
-    maps.push_back(GuestAt(gpa, 0x1000000 + i * 0x1000, size_of(i)));
+    maps.emplace_back(GuestAt(gpa, 0x1000000 + i * 0x1000, size_of(i)));
     gpa += size_of(i);
   }
   for (size_t i = 0; i < maps.size(); i += 50'000) {

@@ -18,6 +18,7 @@ Mapping At(uint64_t iova, uint64_t hva, uint64_t size = 0x1000, Access access = 
 
 std::vector<uint64_t> FirstsOf(const std::vector<IotlbEntry>& entries) {
   std::vector<uint64_t> firsts;
+  firsts.reserve(entries.size());
   for (const IotlbEntry& entry : entries) firsts.push_back(entry.iova.first().value());
   return firsts;
 }
@@ -74,7 +75,7 @@ TEST(IotlbBatchTest, NetEffectOfAChange) {
     EXPECT_EQ(FirstsOf(batch.invalidates()), c.invalidates);
     EXPECT_EQ(FirstsOf(batch.updates()), c.updates);
     EXPECT_EQ(batch.size(), c.invalidates.size() + c.updates.size());
-    EXPECT_EQ(batch.empty(), batch.size() == 0);
+    EXPECT_EQ(batch.empty(), c.invalidates.empty() && c.updates.empty());
     // The inverse takes out what came and puts back what went.
     const IotlbBatch inverse = batch.Inverse();
     EXPECT_EQ(inverse.invalidates(), batch.updates());

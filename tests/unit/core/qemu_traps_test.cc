@@ -232,7 +232,7 @@ TEST(QemuTrapsTest, ACancelledMigrationRestoresWhatWasThere) {
     reference::DeviceTable device;
     const auto push = [&] {
       const AddressSpace::Change& change = space.Seal();
-      const IotlbBatch batch = IotlbBatch::FromChange(change.removed, change.added);
+      IotlbBatch batch = IotlbBatch::FromChange(change.removed, change.added);
       EXPECT_EQ(device.Apply(batch), "");
       return batch;
     };

@@ -42,7 +42,7 @@ Range<Address> Bounds(uint64_t first, uint64_t last) {
 }
 
 // Plans one operation and commits it, or says why it was refused.
-inline absl::StatusOr<OperationResult> Do(AddressSpace& space, Operation operation) {
+inline absl::StatusOr<OperationResult> Do(AddressSpace& space, const Operation& operation) {
   auto planned = space.Update({operation});
   if (!planned.ok()) return planned.status();
   space.Commit();

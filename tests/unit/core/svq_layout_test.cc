@@ -12,6 +12,7 @@ constexpr uint64_t kPage = 4096;
 
 std::vector<SvqAreaKind> KindsOf(const std::vector<SvqArea>& areas) {
   std::vector<SvqAreaKind> kinds;
+  kinds.reserve(areas.size());
   for (const SvqArea& area : areas) kinds.push_back(area.kind);
   return kinds;
 }
