@@ -44,6 +44,7 @@ PushOutcome ApplyBatch(IotlbPort& port, Asid asid, const IotlbBatch& batch, Dire
       outcome.os_errno = port.Update(asid, entry, direction);
       if (!outcome.ok()) {
         outcome.failed_message = "UPDATE " + Hex(entry.iova);
+        outcome.emptied = entry.iova.first() == Iova(0);
         break;
       }
       ++done;
@@ -51,7 +52,7 @@ PushOutcome ApplyBatch(IotlbPort& port, Asid asid, const IotlbBatch& batch, Dire
   }
   outcome.failed_index = done;
   if (!outcome.ok()) {
-    outcome.reverted = TakeBack(port, asid, batch, done);
+    outcome.reverted = !outcome.emptied && TakeBack(port, asid, batch, done);
     // The device learns what holds now only when the batch ends.
     if (port.End(asid, Direction::kUndo) != 0) outcome.reverted = false;
     return outcome;

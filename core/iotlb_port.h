@@ -44,6 +44,10 @@ struct PushOutcome {
   size_t failed_index = 0;
   // A refused batch was taken back whole: the device is as it was before.
   bool reverted = true;
+  // The device dropped the whole table: the kernel takes a refused UPDATE at IOVA
+  // 0 back by unmapping from there on without end (drivers/vhost/vdpa.c,
+  // vhost_vdpa_map). Taking the batch back is not enough; all must be mapped anew.
+  bool emptied = false;
   // "UPDATE [0x1000, 0x1fff]", for messages.
   std::string failed_message = {};
 

@@ -17,6 +17,7 @@ struct Flight : std::enable_shared_from_this<Flight> {
   std::string space;
   std::shared_ptr<const IotlbBatch> batch;
   std::function<void(PushResult)> done;
+  WholeTable before;
   std::vector<PushOutcome> outcomes;
   std::vector<PushOutcome> undone;
   std::atomic<size_t> waiting = 0;
@@ -37,13 +38,17 @@ struct Flight : std::enable_shared_from_this<Flight> {
 
   void Settle() {
     std::vector<size_t> took;
+    std::vector<size_t> emptied;
     for (size_t i = 0; i < targets.size(); ++i) {
       if (outcomes[i].ok()) took.push_back(i);
+      if (outcomes[i].emptied && before) emptied.push_back(i);
     }
     undone.resize(targets.size());
-    if (took.size() == targets.size() || took.empty()) return Finish();
+    waiting = took.size() + emptied.size();
+    if (took.size() == targets.size() || waiting == 0) return Finish();
+    for (const size_t i : emptied) MapAnew(i);
+    if (took.empty()) return;
     const auto inverse = std::make_shared<const IotlbBatch>(batch->Inverse());
-    waiting = took.size();
     const auto self = shared_from_this();
     for (const size_t i : took) {
       targets[i].device->Apply({.asid = targets[i].asid,
@@ -57,6 +62,24 @@ struct Flight : std::enable_shared_from_this<Flight> {
                                  }
                                });
     }
+  }
+
+  // Whether the device kept something or not: it starts from nothing.
+  void MapAnew(size_t i) {
+    targets[i].device->Reset(
+        targets[i].asid, [self = shared_from_this(), i](const PushOutcome& /*reset*/) {
+          const PushTarget& target = self->targets[i];
+          target.device->Apply({.asid = target.asid,
+                                .space = self->space,
+                                .batch = self->before(),
+                                .direction = IotlbPort::Direction::kUndo},
+                               [self, i](const PushOutcome& outcome) {
+                                 self->outcomes[i].reverted = outcome.ok();
+                                 if (self->waiting.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+                                   self->Finish();
+                                 }
+                               });
+        });
   }
 
   void Finish() {
@@ -88,13 +111,15 @@ struct Flight : std::enable_shared_from_this<Flight> {
 }  // namespace
 
 void PushToAll(std::vector<PushTarget> targets, std::string space,
-               std::shared_ptr<const IotlbBatch> batch, std::function<void(PushResult)> done) {
+               std::shared_ptr<const IotlbBatch> batch, std::function<void(PushResult)> done,
+               WholeTable before) {
   if (targets.empty() || batch->empty()) return done(PushResult());
   auto flight = std::make_shared<Flight>();
   flight->targets = std::move(targets);
   flight->space = std::move(space);
   flight->batch = std::move(batch);
   flight->done = std::move(done);
+  flight->before = std::move(before);
   flight->Start();
 }
 

@@ -28,10 +28,15 @@ struct PushResult {
   std::vector<size_t> unknown;
 };
 
+// What the targets had before a push, as a batch that maps it all.
+using WholeTable = std::function<std::shared_ptr<const IotlbBatch>()>;
+
 // Pushes to all targets side by side. When one refuses, what the others took is
-// taken back. `done` is called once, on any thread, possibly before this returns.
+// taken back; one that lost its whole table is given it anew, if `before` is
+// there. `done` is called once, on any thread, possibly before this returns.
 void PushToAll(std::vector<PushTarget> targets, std::string space,
-               std::shared_ptr<const IotlbBatch> batch, std::function<void(PushResult)> done);
+               std::shared_ptr<const IotlbBatch> batch, std::function<void(PushResult)> done,
+               WholeTable before = nullptr);
 
 }  // namespace iovad
 

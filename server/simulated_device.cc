@@ -24,12 +24,16 @@ class SimulatedDevice::Port final : public IotlbPort {
   }
   int Update(Asid asid, const IotlbEntry& entry, Direction direction) override {
     device_.counters_.updates.fetch_add(1, std::memory_order_relaxed);
-    return Send({.message = IotlbMessage::kUpdate,
-                 .asid = asid,
-                 .iova = entry.iova,
-                 .uaddr = entry.uaddr,
-                 .access = entry.access},
-                SimulatedFault::Op::kUpdate, direction, [&] { return Insert(asid, entry); });
+    const int refused =
+        Send({.message = IotlbMessage::kUpdate,
+              .asid = asid,
+              .iova = entry.iova,
+              .uaddr = entry.uaddr,
+              .access = entry.access},
+             SimulatedFault::Op::kUpdate, direction, [&] { return Insert(asid, entry); });
+    // As the kernel does: see PushOutcome::emptied.
+    if (refused != 0 && entry.iova.first() == Iova(0)) Erase(asid, IovaRange::Whole());
+    return refused;
   }
   int Invalidate(Asid asid, IovaRange iova, Direction direction) override {
     device_.counters_.updates.fetch_add(1, std::memory_order_relaxed);

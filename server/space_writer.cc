@@ -119,10 +119,15 @@ void SpaceWriter::RunPlanned(std::vector<Waiting> taken) {
   if (group->planned.size() > 1) {
     space_.counters_.coalesced.fetch_add(group->planned.size(), std::memory_order_relaxed);
   }
-  PushToAll(group->targets, space_.name(), group->batch,
-            [this, group, keep = space_.shared_from_this()](const PushResult& result) {
-              Pushed(group, result);
-            });
+  PushToAll(
+      group->targets, space_.name(), group->batch,
+      [this, group, keep = space_.shared_from_this()](const PushResult& result) {
+        Pushed(group, result);
+      },
+      [this] {
+        const ReaderLock lock(space_.mu_);
+        return std::make_shared<const IotlbBatch>(space_.WholeTable());
+      });
 }
 
 void SpaceWriter::Pushed(const std::shared_ptr<Group>& group, const PushResult& result) {
