@@ -1,18 +1,24 @@
 #include "server/registry.h"
 
+#include <atomic>
 #include <random>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/time.h"
 #include "core/error.h"
 #include "core/name.h"
 #include "server/attachment_change.h"
 
 namespace iovad {
 namespace {
+
+// Between two announcements of changed mappings: a thousand a second at most,
+// whatever the spaces do.
+constexpr absl::Duration kAnnouncePause = absl::Milliseconds(1);
 
 absl::Status CheckName(const char* kind, const std::string& name) {
   if (IsValidName(name)) return absl::OkStatus();
@@ -54,6 +60,15 @@ absl::StatusOr<std::shared_ptr<Space>> Registry::CreateSpace(
   auto space = std::make_shared<Space>(std::move(options), std::move(identity), limits_);
   // Not the space itself: it would keep itself alive.
   space->OnChanged([this, raw = space.get()] { SpaceChanged(*raw); });
+  space->OnMappingsChanged([this, weak = std::weak_ptr<Space>(space),
+                            pending = std::make_shared<std::atomic<bool>>(false)] {
+    if (!hub_.has_watchers() || pending->exchange(true)) return;
+    announcer_.Run(TaskThread::MayBlock::kYes, [this, weak, pending] {
+      announcer_.Sleep(kAnnouncePause);
+      pending->store(false);
+      if (const auto changed = weak.lock()) SpaceChanged(*changed);
+    });
+  });
 
   const MutexLock lock(mu_);
   if (spaces_.contains(name)) {
@@ -122,6 +137,9 @@ void Registry::RemoveSpace(const Space& space) {
 
 void Registry::WatchSpaces(const std::shared_ptr<SpacesWatcher>& watcher) {
   const MutexLock lock(mu_);
+  // Before the spaces are looked at, so that none changes in between unnoticed;
+  // what is announced waits for the lock.
+  hub_.Subscribe(watcher);
   for (const auto& [name, space] : spaces_) {
     auto event = std::make_shared<v1::WatchSpacesResponse>();
     space->Describe(*event->mutable_created());
@@ -130,7 +148,6 @@ void Registry::WatchSpaces(const std::shared_ptr<SpacesWatcher>& watcher) {
   auto end = std::make_shared<v1::WatchSpacesResponse>();
   end->set_snapshot_end(true);
   watcher->Offer(std::move(end));
-  hub_.Subscribe(watcher);
 }
 
 void Registry::SpaceChanged(const Space& space) {

@@ -9,7 +9,8 @@
 //  1. A name is that of one space at most, and that of one device at most.
 //  2. An address space of a device is claimed by one space at most.
 //  3. Watchers of spaces are told of creations, changes and deletions in the
-//     order in which they happened.
+//     order in which they happened. Changes of mappings that come fast are told
+//     together.
 #ifndef IOVAD_SERVER_REGISTRY_H_
 #define IOVAD_SERVER_REGISTRY_H_
 
@@ -28,6 +29,7 @@
 #include "server/config.h"
 #include "server/device.h"
 #include "server/space.h"
+#include "server/task_thread.h"
 #include "server/watch_hub.h"
 
 namespace iovad {
@@ -106,6 +108,9 @@ class Registry {
   std::map<std::pair<std::string, Asid>, std::string> claims_ ABSL_GUARDED_BY(mu_);
   WatchHub<v1::WatchSpacesResponse> hub_;
   RequestLog request_log_;
+  // Tells of changed mappings, whose spaces are locked when they change. Last, so
+  // that it ends first.
+  TaskThread announcer_;
 };
 
 }  // namespace iovad

@@ -190,6 +190,7 @@ void Space::Commit() {
 void Space::PublishAndCommit(Revision revision, std::vector<v1::Event> events) {
   Publish(revision, std::move(events));
   CommitCore();
+  if (on_mappings_changed_) on_mappings_changed_();
 }
 
 void Space::CommitCore() {

@@ -125,6 +125,11 @@ class Space : public std::enable_shared_from_this<Space> {
     std::atomic<uint64_t> changes = 0;    // acknowledged
     std::atomic<uint64_t> refused = 0;    // answered with an error
     std::atomic<uint64_t> batches = 0;    // device batches
+  // The same when mappings changed; called with the space locked, so it must not
+  // call the space.
+  void OnMappingsChanged(std::function<void()> callback) {
+    on_mappings_changed_ = std::move(callback);
+  }
     std::atomic<uint64_t> coalesced = 0;  // changes that shared a batch
     std::atomic<uint64_t> undo_failed = 0;
   };
@@ -184,4 +189,5 @@ class Space : public std::enable_shared_from_this<Space> {
 
 }  // namespace iovad
 
+  std::function<void()> on_mappings_changed_;
 #endif  // IOVAD_SERVER_SPACE_H_

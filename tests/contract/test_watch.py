@@ -257,8 +257,30 @@ def test_all_spaces_for_two(client, make_space):
         one.snapshot()
         two.snapshot()
         name = make_space("pair")
+        told = [[w.next_of(name)] for w in (one, two)]
         client.map(name, HVA, PAGE, gpa=0)
+        # Changes that come fast may be told together; this one is waited for.
+        for watcher, events in ((one, told[0]), (two, told[1])):
+            events.append(watcher.next_of(name))
         client.DeleteSpace(space=name, force=True)
-        told = [[w.next_of(name) for _ in range(3)] for w in (one, two)]
+        for watcher, events in ((one, told[0]), (two, told[1])):
+            events.append(watcher.next_of(name))
         assert told[0] == told[1]
         assert [kind for kind, _ in told[0]] == ["created", "changed", "deleted"]
+
+
+def test_all_spaces_end_up_as_they_are(client, make_space):
+    """However fast they change and whatever is told together: the last word is the truth."""
+    spaces = [make_space() for _ in range(3)]
+    with SpacesWatcher(client) as watcher:
+        watcher.snapshot()
+        for n in range(50):
+            for name in spaces:
+                client.map(name, HVA, PAGE, gpa=n * PAGE)
+        last = {}
+        while any(last.get(name, 0) < 51 for name in spaces):
+            kind, space = watcher.next()
+            if space.name in spaces:
+                assert kind == "changed" and space.revision > last.get(space.name, 1)
+                assert space.mapping_count == space.revision - 1
+                last[space.name] = space.revision

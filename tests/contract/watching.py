@@ -83,14 +83,19 @@ class SpacesWatcher:
             assert response.WhichOneof("event") == "created"
             names.append(response.created.name)
 
+    def next(self):
+        """(kind, Space) of the next event."""
+        response = next(self._call)
+        kind = response.WhichOneof("event")
+        assert kind in ("created", "changed", "deleted")
+        return kind, getattr(response, kind)
+
     def next_of(self, name):
         """(kind, Space) of the next event of this space."""
         while True:
-            response = next(self._call)
-            kind = response.WhichOneof("event")
-            assert kind in ("created", "changed", "deleted")
-            if getattr(response, kind).name == name:
-                return kind, getattr(response, kind)
+            kind, space = self.next()
+            if space.name == name:
+                return kind, space
 
 
 def seconds(count):
