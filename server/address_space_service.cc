@@ -164,6 +164,22 @@ grpc::ServerUnaryReactor* AddressSpaceService::ServeSpace(grpc::CallbackServerCo
   });
 }
 
+template <typename Request, typename Response, typename F>
+grpc::ServerUnaryReactor* AddressSpaceService::ServeRefusal(grpc::CallbackServerContext* call,
+                                                            const char* method,
+                                                            const Request& request,
+                                                            Response& response, F refuse) {
+  return ServeSpace(call, request, Role::kOperator, [&](Space& space) {
+    Repeats repeats(space.request_log(), request.request_id(), method, request, response,
+                    space.prefix());
+    absl::Status status = repeats.status();
+    if (status.ok()) status = space.CheckRevision(Expected(request));
+    if (status.ok()) status = refuse(space);
+    repeats.End(status, response);
+    return status;
+  });
+}
+
 template <typename Request, typename Response>
 grpc::ServerUnaryReactor* AddressSpaceService::SubmitTo(
     void (*submit)(const Registry&, const Request&, Response&,
@@ -280,8 +296,8 @@ grpc::ServerUnaryReactor* AddressSpaceService::DeleteSpace(grpc::CallbackServerC
 
 grpc::ServerUnaryReactor* AddressSpaceService::TransferSpace(
     grpc::CallbackServerContext* call, const v1::TransferSpaceRequest* request,
-    v1::TransferSpaceResponse* /*response*/) {
-  return ServeSpace(call, *request, Role::kOperator, [&](Space& space) {
+    v1::TransferSpaceResponse* response) {
+  return ServeRefusal(call, "TransferSpace", *request, *response, [&](Space& space) {
     const bool missing = request->owner_handle().empty();
     return MakeError({.reason = missing ? Reason::kMissingField : Reason::kHandleNotFound},
                      absl::StrCat(space.prefix(), missing ? "owner_handle is missing"
@@ -327,11 +343,9 @@ grpc::ServerUnaryReactor* AddressSpaceService::AttachDevice(grpc::CallbackServer
               const std::vector<uint32_t> groups(req.groups().begin(), req.groups().end());
               const absl::StatusOr<PushTarget> target = registry.Claim(
                   *space, {.device = req.device(), .asid = Asid(req.asid()), .groups = groups});
-              if (!target.ok()) return finished(target.status());
               auto change = std::make_unique<AttachChange>(
-                  *target, groups,
-                  [&registry, target = *target, finished](const absl::Status& status) {
-                    if (!status.ok()) registry.Release(target);
+                  target, groups, [&registry, target, finished](const absl::Status& status) {
+                    if (target.ok() && !status.ok()) registry.Release(*target);
                     finished(status);
                   });
               change->expected_revision = Expected(req);
@@ -352,11 +366,15 @@ grpc::ServerUnaryReactor* AddressSpaceService::DetachDevice(grpc::CallbackServer
               const v1::DetachDeviceRequest& req = exchange->request;
               const absl::StatusOr<std::shared_ptr<Device>> device =
                   registry.FindDevice(req.device());
-              if (!device.ok()) return finished(device.status());
-              const PushTarget target{.device = *device, .asid = Asid(req.asid())};
+              absl::StatusOr<PushTarget> target = PushTarget{.asid = Asid(req.asid())};
+              if (device.ok()) {
+                target->device = *device;
+              } else {
+                target = device.status();
+              }
               auto change = std::make_unique<DetachChange>(
                   target, [&registry, target, finished](const absl::Status& status) {
-                    if (status.ok()) registry.Release(target);
+                    if (status.ok()) registry.Release(*target);
                     finished(status);
                   });
               change->expected_revision = Expected(req);
@@ -369,14 +387,19 @@ grpc::ServerUnaryReactor* AddressSpaceService::DetachDevice(grpc::CallbackServer
 
 grpc::ServerUnaryReactor* AddressSpaceService::RegisterMemory(
     grpc::CallbackServerContext* call, const v1::RegisterMemoryRequest* request,
-    v1::RegisterMemoryResponse* /*response*/) {
-  return ServeSpace(call, *request, Role::kOperator, [&](Space& space) {
+    v1::RegisterMemoryResponse* response) {
+  return ServeRefusal(call, "RegisterMemory", *request, *response, [&](Space& space) {
     const auto refuse = [&](Reason reason, const char* what) {
       return MakeError({.reason = reason}, absl::StrCat(space.prefix(), what));
     };
     if (request->size() == 0) return refuse(Reason::kEmptyRange, "size is 0");
     if (!HvaRange::FromSize(Hva(request->hva()), request->size()).has_value()) {
       return refuse(Reason::kRangeWraps, "hva plus size goes beyond 2^64 - 1");
+    }
+    const uint64_t page =
+        space.Read([](const AddressSpace& core) { return core.options().page_size; });
+    if ((request->hva() | request->size() | request->offset()) % page != 0) {
+      return refuse(Reason::kUnaligned, "hva, size and offset must be multiples of iova_page_size");
     }
     if (request->source_case() == v1::RegisterMemoryRequest::SOURCE_NOT_SET) {
       return refuse(Reason::kMissingField, "fd_handle or path is missing");
@@ -392,8 +415,8 @@ grpc::ServerUnaryReactor* AddressSpaceService::RegisterMemory(
 
 grpc::ServerUnaryReactor* AddressSpaceService::UnregisterMemory(
     grpc::CallbackServerContext* call, const v1::UnregisterMemoryRequest* request,
-    v1::UnregisterMemoryResponse* /*response*/) {
-  return ServeSpace(call, *request, Role::kOperator, [&](Space& space) {
+    v1::UnregisterMemoryResponse* response) {
+  return ServeRefusal(call, "UnregisterMemory", *request, *response, [&](Space& space) {
     return MakeError({.reason = Reason::kMemoryNotFound},
                      absl::StrCat(space.prefix(), "there is no memory ", request->memory_id()));
   });

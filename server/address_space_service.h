@@ -94,6 +94,11 @@ class AddressSpaceService final : public AddressSpaceServiceBase {
   template <typename Request, typename F>
   grpc::ServerUnaryReactor* ServeSpace(grpc::CallbackServerContext* call, const Request& request,
                                        Role needed, F serve);
+  // The same for a request to change a space that this server always refuses, in
+  // the end with what `refuse(Space&)` says: what is checked before comes first.
+  template <typename Request, typename Response, typename F>
+  grpc::ServerUnaryReactor* ServeRefusal(grpc::CallbackServerContext* call, const char* method,
+                                         const Request& request, Response& response, F refuse);
   // Hands a request to `submit` (mapping_requests.h).
   template <typename Request, typename Response>
   grpc::ServerUnaryReactor* SubmitTo(void (*submit)(const Registry&, const Request&, Response&,

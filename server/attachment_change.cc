@@ -25,6 +25,12 @@ std::vector<Attachment>::iterator AttachmentChange::Find(Space& space, const Pus
                       [&](const Attachment& a) { return IsSame(a.target, target); });
 }
 
+absl::Status AttachmentChange::Refuse(const Space& space, const Change& change, absl::Status why) {
+  const ReaderLock lock(space.mu_);
+  absl::Status first = space.CheckChange(change);
+  return first.ok() ? why : first;
+}
+
 void AttachmentChange::Attach(Space& space, const Change& change, const PushTarget& target,
                               std::vector<uint32_t> groups, Done done) {
   std::shared_ptr<const IotlbBatch> batch;

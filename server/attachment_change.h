@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "server/change.h"
 #include "server/push.h"
 #include "server/space.h"
@@ -34,6 +35,9 @@ class AttachmentChange : public ExclusiveChange {
   static void Attach(Space& space, const Change& change, const PushTarget& target,
                      std::vector<uint32_t> groups, Done done);
   static void Detach(Space& space, const Change& change, const PushTarget& target, Done done);
+  // `why`, unless what must be checked before the target fails: SPACE_NOT_FOUND,
+  // REVISION_MISMATCH.
+  static absl::Status Refuse(const Space& space, const Change& change, absl::Status why);
   static void Replay(Space& space, const PushTarget& target, Done done);
   static void Delete(Space& space, const Change& change, bool force, Done done);
 
@@ -47,35 +51,38 @@ class AttachmentChange : public ExclusiveChange {
 };
 
 // Replays the whole space on a device as one batch. DEVICE_RANGE_CONFLICT,
-// ENTRY_BUDGET, DEVICE_ERROR.
+// ENTRY_BUDGET, DEVICE_ERROR. Without a target, answers in its turn why there is
+// none.
 class AttachChange final : public AttachmentChange {
  public:
-  AttachChange(PushTarget target, std::vector<uint32_t> groups, Finished finished)
+  AttachChange(absl::StatusOr<PushTarget> target, std::vector<uint32_t> groups, Finished finished)
       : AttachmentChange(std::move(finished)),
         target_(std::move(target)),
         groups_(std::move(groups)) {}
   void Run(Space& space, std::function<void(absl::Status)> done) override {
-    Attach(space, *this, target_, groups_, std::move(done));
+    if (!target_.ok()) return done(Refuse(space, *this, target_.status()));
+    Attach(space, *this, *target_, groups_, std::move(done));
   }
 
  private:
-  const PushTarget target_;
+  const absl::StatusOr<PushTarget> target_;
   const std::vector<uint32_t> groups_;
 };
 
 // Invalidates exactly what is mapped, or resets the device's address space where
 // what it maps is unknown. DEVICE_NOT_FOUND when it is not attached;
-// DEVICE_ERROR.
+// DEVICE_ERROR. Without a target as above.
 class DetachChange final : public AttachmentChange {
  public:
-  DetachChange(PushTarget target, Finished finished)
+  DetachChange(absl::StatusOr<PushTarget> target, Finished finished)
       : AttachmentChange(std::move(finished)), target_(std::move(target)) {}
   void Run(Space& space, std::function<void(absl::Status)> done) override {
-    Detach(space, *this, target_, std::move(done));
+    if (!target_.ok()) return done(Refuse(space, *this, target_.status()));
+    Detach(space, *this, *target_, std::move(done));
   }
 
  private:
-  const PushTarget target_;
+  const absl::StatusOr<PushTarget> target_;
 };
 
 // Resets one address space of a device and maps everything anew there; lifts

@@ -39,16 +39,21 @@ absl::Status Space::NotFound() const {
                    absl::StrCat(prefix_, "was deleted meanwhile; ListSpaces shows what there is"));
 }
 
+absl::Status Space::CompareRevisions(std::optional<Revision> expected, Revision current) const {
+  if (!expected.has_value() || *expected == current) return absl::OkStatus();
+  return MakeError({.reason = Reason::kRevisionMismatch, .current_revision = current},
+                   absl::StrCat(prefix_, "is at revision ", current.value(), ", not ",
+                                expected->value(), "; look at what changed and ask again"));
+}
+
+absl::Status Space::CheckRevision(std::optional<Revision> expected) const {
+  const ReaderLock lock(mu_);
+  return CompareRevisions(expected, core_.revision());
+}
+
 absl::Status Space::CheckChange(const Change& change) const {
   if (deleted_) return NotFound();
-  const Revision current = core_.planned_revision();
-  if (change.expected_revision.has_value() && *change.expected_revision != current) {
-    return MakeError(
-        {.reason = Reason::kRevisionMismatch, .current_revision = current},
-        absl::StrCat(prefix_, "is at revision ", current.value(), ", not ",
-                     change.expected_revision->value(), "; look at what changed and ask again"));
-  }
-  return absl::OkStatus();
+  return CompareRevisions(change.expected_revision, core_.planned_revision());
 }
 
 absl::Status Space::CheckAttachments() const {
@@ -185,12 +190,12 @@ void Space::Commit() {
     }
   }
   CommitCore();
+  if (on_mappings_changed_) on_mappings_changed_();
 }
 
 void Space::PublishAndCommit(Revision revision, std::vector<v1::Event> events) {
   Publish(revision, std::move(events));
   CommitCore();
-  if (on_mappings_changed_) on_mappings_changed_();
 }
 
 void Space::CommitCore() {

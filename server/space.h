@@ -19,6 +19,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -95,6 +96,10 @@ class Space : public std::enable_shared_from_this<Space> {
     return read(core_);
   }
 
+  // REVISION_MISMATCH, against what is committed: for requests that wait for no
+  // turn.
+  absl::Status CheckRevision(std::optional<Revision> expected) const ABSL_LOCKS_EXCLUDED(mu_);
+
   void Describe(v1::Space& out) const ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status ListMappings(const v1::ListMappingsRequest& request,
                             v1::ListMappingsResponse& response) ABSL_LOCKS_EXCLUDED(mu_);
@@ -120,16 +125,16 @@ class Space : public std::enable_shared_from_this<Space> {
   // What the server at large is told: something in `Describe` other than
   // mappings changed. Set once, before the space is used.
   void OnChanged(std::function<void()> callback) { on_changed_ = std::move(callback); }
-
-  struct Counters {
-    std::atomic<uint64_t> changes = 0;    // acknowledged
-    std::atomic<uint64_t> refused = 0;    // answered with an error
-    std::atomic<uint64_t> batches = 0;    // device batches
   // The same when mappings changed; called with the space locked, so it must not
   // call the space.
   void OnMappingsChanged(std::function<void()> callback) {
     on_mappings_changed_ = std::move(callback);
   }
+
+  struct Counters {
+    std::atomic<uint64_t> changes = 0;    // acknowledged
+    std::atomic<uint64_t> refused = 0;    // answered with an error
+    std::atomic<uint64_t> batches = 0;    // device batches
     std::atomic<uint64_t> coalesced = 0;  // changes that shared a batch
     std::atomic<uint64_t> undo_failed = 0;
   };
@@ -142,6 +147,7 @@ class Space : public std::enable_shared_from_this<Space> {
   // SPACE_NOT_FOUND, REVISION_MISMATCH, ATTACHMENT_FAILED, …: whether `change`
   // may be planned now.
   absl::Status CheckChange(const Change& change) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  absl::Status CompareRevisions(std::optional<Revision> expected, Revision current) const;
   absl::Status CheckAttachments() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   // Whether a device can carry the space: DEVICE_RANGE_CONFLICT, ENTRY_BUDGET.
   absl::Status CheckDevice(const PushTarget& target) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
@@ -183,11 +189,11 @@ class Space : public std::enable_shared_from_this<Space> {
   WatchHub<v1::WatchResponse> hub_;
   RequestLog request_log_;
   std::function<void()> on_changed_;
+  std::function<void()> on_mappings_changed_;
   Counters counters_;
   SpaceWriter writer_;
 };
 
 }  // namespace iovad
 
-  std::function<void()> on_mappings_changed_;
 #endif  // IOVAD_SERVER_SPACE_H_
