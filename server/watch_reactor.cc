@@ -251,7 +251,11 @@ class WatchReactor final : public StreamReactor<v1::WatchResponse> {
     return message;
   }
 
+  // The alarm sets itself again, on another thread than the one that ends the
+  // stream: never after that one has cancelled it, or at the same time.
   void SetAlarm() {
+    const MutexLock alarm_lock(alarm_mu_);
+    if (detached_) return;
     alarm_.Set(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(interval_),
                [weak = weak_from_this(), this](bool fired) {
                  const auto self = weak.lock();
@@ -266,6 +270,10 @@ class WatchReactor final : public StreamReactor<v1::WatchResponse> {
   }
 
   void Detached() override {
+    {
+      const MutexLock lock(alarm_mu_);
+      detached_ = true;
+    }
     alarm_.Cancel();
     if (space_ == nullptr) return;
     space_->Unsubscribe(watcher_);
@@ -281,6 +289,8 @@ class WatchReactor final : public StreamReactor<v1::WatchResponse> {
   Revision from_;
   absl::Duration interval_;
   grpc::Alarm alarm_;
+  Mutex alarm_mu_;
+  bool detached_ ABSL_GUARDED_BY(alarm_mu_) = false;
 
   // While the snapshot is sent: its revision, where the next part begins, and
   // what comes with the last.
