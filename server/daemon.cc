@@ -35,6 +35,9 @@ constexpr size_t kBufferBytes = size_t{1} << 30;
 // After a drain, how long answers may take to leave and other people's streams
 // (health Watch, reflection) to notice the end.
 constexpr std::chrono::milliseconds kGoodbye{500};
+// How long after the drain timeout a request may hold up the end, though it was
+// cancelled: what waits for a device cannot be called off.
+constexpr std::chrono::seconds kLeave{2};
 // Descriptors for all that is no connection: logs, epoll sets, the store, …
 constexpr uint64_t kOtherDescriptors = 256;
 
@@ -181,6 +184,15 @@ void Daemon::ShutDown() {
 
 namespace {
 
+// Ends the process when it has not ended in time.
+void LeaveAfter(std::chrono::milliseconds time) {
+  std::thread([time] {
+    std::this_thread::sleep_for(time);
+    spdlog::critical("cancelled requests still wait for a device: leaving them");
+    _exit(1);
+  }).detach();
+}
+
 void LogStart(const Config& config, const Daemon& daemon) {
   spdlog::info("iovad {} serves on {}", Version(), config.socket);
   if (daemon.tcp_port() != 0) {
@@ -212,6 +224,7 @@ int RunDaemon(const Config& config) {
 
   int signal = signals.Wait();
   spdlog::info("{}: draining, {} requests running", strsignal(signal), gate.running());
+  LeaveAfter(config.drain_timeout + kGoodbye + kLeave);
   std::thread drain([&] {
     daemon->Drain();
     daemon.reset();
