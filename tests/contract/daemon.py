@@ -68,6 +68,7 @@ class Daemon:
                 file.write(config)
             self._arguments += ["--config", config_path]
         self.process = None
+        self._terminated = False
 
     @property
     def target(self):
@@ -82,6 +83,7 @@ class Daemon:
     def start(self):
         """Starts the process and returns when its socket accepts."""
         with open(self._log_path, "w", encoding="utf-8") as log:
+            self._terminated = False
             self.process = subprocess.Popen([IOVAD, *self._arguments], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log)
 
@@ -93,8 +95,10 @@ class Daemon:
         return self
 
     def terminate(self):
-        """Asks the process to end; does not wait."""
-        self.process.send_signal(signal.SIGTERM)
+        """Asks the process to end; does not wait. Once: asked twice, it ends at once."""
+        if not self._terminated:
+            self._terminated = True
+            self.process.send_signal(signal.SIGTERM)
 
     def wait(self):
         """Waits for the end. Returns the exit status."""

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 import stubs
-from daemon import scaled
+from daemon import scaled, wait_until
 from stubs import types_pb2 as types
 
 PAGE = 0x1000
@@ -175,6 +175,17 @@ class Client:
         """Returns the client when health says SERVING."""
         assert self.health_status() == "SERVING"
         return self
+
+    def wait_until_draining(self):
+        """Returns when new requests are turned away, which is a little after health says so."""
+        def turned_away():
+            try:
+                self.GetServerInfo()
+            except grpc.RpcError as error:
+                return Refusal.from_rpc(error).reason == "DRAINING"
+            return False
+
+        wait_until(turned_away, "the server turns requests away")
 
     # The frequent calls, shorter.
 

@@ -9,7 +9,6 @@ import errno
 import grpc
 
 from conftest import fresh_name
-from daemon import wait_until
 from harness import (FIRST_FIT, HVA, MIB, PAGE, TOP, Client, extent, ranges, span, spec)
 from stubs import device_pb2 as device_api
 from watching import Watcher, seconds
@@ -407,7 +406,7 @@ def draining(world):
     space = world.space()
     slow_map(world)  # keeps the server from ending at once
     world.daemon.terminate()
-    wait_until(lambda: world.client.health_status() == "NOT_SERVING", "the server drains")
+    world.client.wait_until_draining()
     return map_refused(world, space, gpa=0)
 
 

@@ -49,7 +49,7 @@ def test_dump_is_bounded_and_says_so(client, space):
     text = client.Dump(space=space).text
     assert 1 << 16 < len(text) < 4 << 20
     last = text.rstrip("\n").rpartition("\n")[2]
-    assert re.search(r"\d", last) and not last.startswith("0x"), last
+    assert "ListMappings" in last and not last.startswith("0x"), last
 
 
 def test_resolve(client, space):

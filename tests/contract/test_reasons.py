@@ -28,6 +28,8 @@ NOT_YET = {
     "STORE_CORRUPT": "the store",
     "EXPORT_CORRUPT": "ImportSpace",
 }
+# Those that say nothing about the space: they come before it is looked for.
+NAMELESS = {"DRAINING"}
 # Those for which the space has a change under way that ends in the meantime, or that
 # meet a server which is about to end: nothing to compare with.
 MOVING = {"OVERLOADED", "REQUEST_IN_FLIGHT", "DRAINING"}
@@ -61,7 +63,8 @@ def world(client):
 def test_reason(world, client, reason):
     provoked = PROVOKE[reason](world)
     there = provoked.client or client
-    names = [*provoked.names, *([provoked.space] if provoked.space else [])]
+    about_space = provoked.space and reason not in NAMELESS
+    names = [*provoked.names, *([provoked.space] if about_space else [])]
     compared = [space.name for space in there.ListSpaces().spaces if space.name == provoked.space] \
         if reason not in MOVING else []
     with unchanged(there, *compared):

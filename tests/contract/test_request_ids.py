@@ -112,7 +112,7 @@ def test_what_is_expected_may_be_said(client, space, device, mutation):
 
 
 @pytest.mark.parametrize("rpc, fields", [
-    ("DeleteSpace", {}), ("TransferSpace", {}), ("RegisterMemory", {}), ("UnregisterMemory", {})])
+    ("TransferSpace", {}), ("RegisterMemory", {}), ("UnregisterMemory", {})])
 def test_the_other_requests_check_too(client, space, rpc, fields):
     call = getattr(client, rpc)
     client.Map(space=space, mapping=spec(HVA, PAGE, gpa=0), request_id="taken")
@@ -122,6 +122,24 @@ def test_the_other_requests_check_too(client, space, rpc, fields):
         refused("REQUEST_ID_REUSED", call, space=space, request_id="taken", expected_revision=9,
                 **fields)
         refused("REVISION_MISMATCH", call, space=space, expected_revision=9, **fields)
+
+
+def test_delete_space(client, make_space):
+    """Its request ids are the server's, since the space is gone when it is repeated."""
+    space, other = make_space(), make_space()
+    client.Map(space=space, mapping=spec(HVA, PAGE, gpa=0), request_id=space)
+    fields = dict(space=space, force=True, request_id=space)
+    with unchanged(client, space):
+        refused("SPACE_NOT_FOUND", client.DeleteSpace, space_uid="another", **fields)
+        refused("REVISION_MISMATCH", client.DeleteSpace, expected_revision=9, **fields)
+    client.DeleteSpace(**fields)
+    client.DeleteSpace(**fields)
+    with unchanged(client, other):
+        refused("REQUEST_ID_REUSED", client.DeleteSpace, space=other, request_id=space)
+    # A space of the same name made anew is not what the repeat is about.
+    client.CreateSpace(space=space)
+    client.DeleteSpace(**fields)
+    assert client.space(space).mapping_count == 0
 
 
 def test_failures_are_not_recorded(client, space):
