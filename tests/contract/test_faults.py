@@ -136,6 +136,24 @@ def test_a_failed_update_at_zero_takes_the_whole_table(client, faulty):
     assert_in_step(client, space, device)
 
 
+def test_a_failed_replacement_at_zero(client, make_device, attach, faulty):
+    """The same for one of several messages, with a second device that is merely undone."""
+    base = [spec(HVA + n * PAGE, PAGE, gpa=n * PAGE) for n in range(4)]
+    space, device = faulty((UPDATE, 1, errno.EFAULT), base=base, placement=IDENTITY)
+    other = make_device()
+    attach(space, other)
+    change = [dict(at_gpa=0), dict(at_gpa=2 * PAGE), spec(HVA + MIB, PAGE, gpa=0),
+              spec(HVA + 2 * MIB, PAGE, gpa=16 * PAGE)]
+    with unchanged(client, space):
+        refusal = refused("DEVICE_ERROR", client.update, space, *change)
+        assert refusal.detail.device == device
+        for name in (device, other):
+            assert_in_step(client, space, name)
+    client.update(space, *change)
+    for name in (device, other):
+        assert_in_step(client, space, name)
+
+
 def test_attaching_fails_whole(client, space, make_device):
     client.update(space, *BASE)
     device = make_device(faults=[dict(op=Fault.OP_UPDATE, nth=3, os_errno=errno.EFAULT)])
