@@ -272,6 +272,25 @@ void MappingTable::FindBestBatchByHva(std::span<const HvaRange> queries,
   }
 }
 
+void MappingTable::CountBatchByHva(std::span<const Hva> points, std::span<uint32_t> counts) const {
+  assert(points.size() == counts.size());
+  for (size_t start = 0; start < points.size(); start += kGroup) {
+    const size_t n = std::min<size_t>(kGroup, points.size() - start);
+    const HvaIndex::PointGroup guests(guest_by_hva_, static_cast<int>(n), [&](int q) {
+      return points[start + static_cast<size_t>(q)];
+    });
+    for (size_t q = 0; q < n; ++q) {
+      const Hva point = points[start + q];
+      uint32_t count = FindHostByHva(HvaRange(point, point)) != nullptr ? 1 : 0;
+      guests.ForEach(static_cast<int>(q), point, [&count](uint32_t) {
+        ++count;
+        return true;
+      });
+      counts[start + q] = count;
+    }
+  }
+}
+
 void MappingTable::PrefetchChanges(std::span<const Mapping* const> mappings) const {
   Change changes[kGroup];
   const size_t n = std::min<size_t>(mappings.size(), kGroup);

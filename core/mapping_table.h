@@ -126,6 +126,9 @@ class MappingTable {
                           std::span<const std::optional<Access>> wanted,
                           std::span<HvaMatch> found) const;
 
+  // How many mappings lie over each point; looks at none of them.
+  void CountBatchByHva(std::span<const Hva> points, std::span<uint32_t> counts) const;
+
   // Calls `f(size_t query, const Mapping&)` for every mapping over each point;
   // the queries in order.
   template <typename F>

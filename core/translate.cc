@@ -75,7 +75,7 @@ HvaMatch AddressSpace::Match(const Query& query, uint64_t offset) const {
   const uint64_t address = AddressOf(query) + offset;
   if (std::holds_alternative<Hva>(query.address)) {
     return FindBestByHva(HvaRange(Hva(address), Hva(AddressOf(query) + (query.size - 1))),
-                     query.access);
+                         query.access);
   }
   const Mapping* m = std::holds_alternative<Gpa>(query.address) ? FindByGpa(Gpa(address))
                                                                 : FindByIova(Iova(address));
@@ -125,24 +125,26 @@ std::vector<HvaMatch> AddressSpace::FirstMatches(absl::Span<const Query> queries
   }
 
   // Whom a look-up by GPA or IOVA found has aliases to be counted by HVA.
-  std::vector<HvaRange> points;
+  std::vector<Hva> points;
   std::vector<HvaMatch*> counted;
+  points.reserve(queries.size());
+  counted.reserve(queries.size());
   for (size_t i = 0; i < queries.size(); ++i) {
     const Query& query = queries[i];
     if (matches[i].best == nullptr || std::holds_alternative<Hva>(query.address)) continue;
     const Mapping& m = *matches[i].best;
-    const Hva hva(m.hva().first().value() + OffsetIn(m, query, AddressOf(query)));
-    points.emplace_back(hva, hva);
+    points.emplace_back(m.hva().first().value() + OffsetIn(m, query, AddressOf(query)));
     counted.push_back(&matches[i]);
   }
-  std::vector<HvaMatch> aliases(points.size());
+  std::vector<uint32_t> counts(points.size());
   if (ghosts_.has_value()) {
-    for (size_t i = 0; i < points.size(); ++i) aliases[i] = FindBestByHva(points[i], std::nullopt);
+    for (size_t i = 0; i < points.size(); ++i) {
+      counts[i] = FindBestByHva(HvaRange(points[i], points[i]), std::nullopt).covering;
+    }
   } else {
-    const std::vector<std::optional<Access>> any(points.size());
-    table_.FindBestBatchByHva(points, any, aliases);
+    table_.CountBatchByHva(points, counts);
   }
-  for (size_t i = 0; i < points.size(); ++i) counted[i]->covering = aliases[i].covering;
+  for (size_t i = 0; i < points.size(); ++i) counted[i]->covering = counts[i];
   return matches;
 }
 
@@ -152,7 +154,10 @@ absl::StatusOr<Translations> AddressSpace::Translate(absl::Span<const Query> que
     absl::Status shape = CheckQuery(queries[i]);
     if (!shape.ok()) return WithOpIndex(shape, static_cast<uint32_t>(i));
   }
-  const std::vector<HvaMatch> first_matches = FirstMatches(queries);
+  // Some at a time: what the look-ups found is still in the nearest cache when it
+  // is written out.
+  constexpr size_t kChunk = 128;
+  std::vector<HvaMatch> first_matches;
   Translations out;
   out.queries.resize(queries.size());
   out.segments.reserve(queries.size());
@@ -161,7 +166,8 @@ absl::StatusOr<Translations> AddressSpace::Translate(absl::Span<const Query> que
     Translation& translation = out.queries[i];
     translation.first_segment = static_cast<uint32_t>(out.segments.size());
     uint64_t done = 0;
-    HvaMatch match = first_matches[i];
+    if (i % kChunk == 0) first_matches = FirstMatches(queries.subspan(i, kChunk));
+    HvaMatch match = first_matches[i % kChunk];
     while (true) {
       const uint64_t address = AddressOf(query) + done;
       const bool permitted =
