@@ -85,13 +85,7 @@ absl::StatusOr<Response> Connection::Call(Stub& stub, Method method, const Reque
   Response response;
   const grpc::Status outcome = (stub.*method)(&context, request, &response);
   if (outcome.ok()) return response;
-  absl::Status status = FromGrpc(outcome);
-  // Without a detail it was gRPC that gave up, not the server that refused.
-  if (status.code() == absl::StatusCode::kUnavailable && !DetailOf(status).has_value()) {
-    status = absl::UnavailableError(
-        absl::StrCat("cannot reach iovad at ", address_, ": ", status.message()));
-  }
-  return status;
+  return NamingServer(FromGrpc(outcome), address_);
 }
 
 #define IOVAD_CLIENT_CALL(stub, Service, Name)                                          \
@@ -127,19 +121,20 @@ IOVAD_CLIENT_CALL(debug_, DebugService, DeviceLog)
 
 std::unique_ptr<ReadStream<v1::WatchResponse>> Connection::Watch(const v1::WatchRequest& request) {
   return std::make_unique<ReadStream<v1::WatchResponse>>(
-      [&](grpc::ClientContext& context) { return spaces_->Watch(&context, request); });
+      address_, [&](grpc::ClientContext& context) { return spaces_->Watch(&context, request); });
 }
 
 std::unique_ptr<ReadStream<v1::WatchSpacesResponse>> Connection::WatchSpaces(
     const v1::WatchSpacesRequest& request) {
   return std::make_unique<ReadStream<v1::WatchSpacesResponse>>(
+      address_,
       [&](grpc::ClientContext& context) { return spaces_->WatchSpaces(&context, request); });
 }
 
 std::unique_ptr<BidiStream<v1::StreamUpdatesRequest, v1::StreamUpdatesResponse>>
 Connection::StreamUpdates() {
   return std::make_unique<BidiStream<v1::StreamUpdatesRequest, v1::StreamUpdatesResponse>>(
-      [&](grpc::ClientContext& context) { return spaces_->StreamUpdates(&context); });
+      address_, [&](grpc::ClientContext& context) { return spaces_->StreamUpdates(&context); });
 }
 
 }  // namespace iovad::client

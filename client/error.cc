@@ -36,6 +36,13 @@ absl::Status FromRpc(const google::rpc::Status& status) {
   return MakeStatus(status.code(), status.message(), status);
 }
 
+absl::Status NamingServer(const absl::Status& status, std::string_view address) {
+  if (!absl::IsUnavailable(status) || DetailOf(status).has_value()) return status;
+  return absl::UnavailableError(absl::StrCat("cannot reach iovad at ",
+                                             absl::string_view(address.data(), address.size()),
+                                             ": ", status.message()));
+}
+
 std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status) {
   const absl::optional<absl::Cord> payload = status.GetPayload(kDetailUrl);
   if (!payload.has_value()) return std::nullopt;

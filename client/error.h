@@ -20,6 +20,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "google/rpc/status.pb.h"
@@ -33,6 +34,10 @@ absl::Status FromGrpc(const grpc::Status& status);
 
 // An error inside a message (StreamUpdatesResponse).
 absl::Status FromRpc(const google::rpc::Status& status);
+
+// Says which server could not be reached, when that is what `status` is about:
+// UNAVAILABLE without a detail of the server's.
+absl::Status NamingServer(const absl::Status& status, std::string_view address);
 
 // What the server says about the error; nothing for errors that are not its own
 // (no connection, deadline, cancellation).

@@ -11,6 +11,7 @@
 #define IOVAD_CLIENT_STREAM_H_
 
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -24,17 +25,20 @@ namespace iovad::client {
 template <typename Response>
 class ReadStream {
  public:
-  // `start` is given the context and returns gRPC's reader.
+  // `start` is given the context and returns gRPC's reader; `address` is for
+  // errors.
   template <typename Start>
-  explicit ReadStream(Start start) : reader_(start(context_)) {}
+  ReadStream(std::string address, Start start)
+      : address_(std::move(address)), reader_(start(context_)) {}
 
   // The next message; false when there is none any more: ask `Finish` why.
   bool Read(Response& response) { return reader_->Read(&response); }
   void Cancel() { context_.TryCancel(); }
   // How the stream ended. Once, after `Read` returned false.
-  absl::Status Finish() { return FromGrpc(reader_->Finish()); }
+  absl::Status Finish() { return NamingServer(FromGrpc(reader_->Finish()), address_); }
 
  private:
+  std::string address_;
   grpc::ClientContext context_;
   std::unique_ptr<grpc::ClientReader<Response>> reader_;
 };
@@ -44,7 +48,8 @@ template <typename Request, typename Response>
 class BidiStream {
  public:
   template <typename Start>
-  explicit BidiStream(Start start) : stream_(start(context_)) {}
+  BidiStream(std::string address, Start start)
+      : address_(std::move(address)), stream_(start(context_)) {}
 
   // False when the stream is broken.
   bool Write(const Request& request) { return stream_->Write(request); }
@@ -52,9 +57,10 @@ class BidiStream {
   bool WritesDone() { return stream_->WritesDone(); }
   bool Read(Response& response) { return stream_->Read(&response); }
   void Cancel() { context_.TryCancel(); }
-  absl::Status Finish() { return FromGrpc(stream_->Finish()); }
+  absl::Status Finish() { return NamingServer(FromGrpc(stream_->Finish()), address_); }
 
  private:
+  std::string address_;
   grpc::ClientContext context_;
   std::unique_ptr<grpc::ClientReaderWriter<Request, Response>> stream_;
 };

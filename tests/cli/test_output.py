@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import subprocess
 
@@ -47,6 +48,17 @@ def test_no_color_is_respected(ctl, space):
 def test_colours_can_be_forced_and_forbidden(ctl, space):
     assert "\x1b[1m" in ctl("space", "get", space, "--color", "always").out
     assert "\x1b[" not in on_a_terminal(ctl, "space", "get", space, "--color", "never")
+
+
+def test_a_long_replay_has_a_bar_on_a_terminal(ctl, fresh):
+    trace = os.path.join(ROOT, "tests", "data", "c1_q35_ovmf.sections.jsonl")
+    slow = fresh("slow")
+    ctl("device", "open", slow, "--simulated", "--fault", "update:3:delay=600ms")
+    shown = on_a_terminal(ctl, "replay", trace, "--device", slow, "--verify")
+    assert re.search(r"\r\[#+\.+\] +\d+ %  \d+ of 157 events", shown)
+    # And it is gone in the end.
+    assert "\r\x1b[K" in shown
+    assert "events" not in shown.split("\r\x1b[K")[-1]
 
 
 def test_json_is_never_coloured(ctl, space):

@@ -39,6 +39,8 @@ def test_without_a_server_the_error_says_where_it_was_sought(ctl):
     assert error["reason"] is None
     assert "/nonexistent/iovad.sock" in error["message"]
     assert "--socket" in error["hint"]
+    streaming = ctl.refused("watch", "vm1", "--socket", "/nonexistent/iovad.sock")
+    assert streaming["message"].startswith("cannot reach iovad at /nonexistent/iovad.sock: ")
 
 
 def test_tcp_on_loopback(ctl):
