@@ -7,28 +7,27 @@ include(CMakePackageConfigHelpers)
 set(iovad_headers ${CMAKE_INSTALL_INCLUDEDIR}/iovad)
 set(iovad_package ${CMAKE_INSTALL_LIBDIR}/cmake/iovad)
 
+# The server is a program, not a library for others.
 foreach(library IN ITEMS proto core client)
-  if(TARGET iovad_${library})
-    set_target_properties(iovad_${library} PROPERTIES EXPORT_NAME ${library})
-    target_include_directories(iovad_${library} INTERFACE $<INSTALL_INTERFACE:${iovad_headers}>)
-    install(TARGETS iovad_${library} EXPORT iovadTargets
-            ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
-            LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-  endif()
+  set_target_properties(iovad_${library} PROPERTIES EXPORT_NAME ${library})
+  target_include_directories(iovad_${library} INTERFACE $<INSTALL_INTERFACE:${iovad_headers}>)
+  install(TARGETS iovad_${library} EXPORT iovadTargets
+          ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+          LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endforeach()
+install(TARGETS iovad iovactl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 
-foreach(program IN ITEMS iovad iovactl)
-  if(TARGET ${program})
-    install(TARGETS ${program} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-  endif()
-endforeach()
-
-install(DIRECTORY core client DESTINATION ${iovad_headers} FILES_MATCHING PATTERN "*.h")
+# Of the client, the library's headers; those of iovactl lie in folders of their
+# own.
+file(GLOB iovad_client_headers CONFIGURE_DEPENDS client/*.h)
+install(FILES ${iovad_client_headers} DESTINATION ${iovad_headers}/client)
+install(DIRECTORY core DESTINATION ${iovad_headers} FILES_MATCHING PATTERN "*.h")
+get_target_property(iovad_generated iovad_proto BINARY_DIR)
+install(DIRECTORY ${iovad_generated}/ DESTINATION ${iovad_headers}
+        FILES_MATCHING PATTERN "*.pb.h" PATTERN CMakeFiles EXCLUDE)
 install(DIRECTORY proto/ DESTINATION ${CMAKE_INSTALL_DATADIR}/iovad/proto
         FILES_MATCHING PATTERN "*.proto")
-get_target_property(iovad_proto_out iovad_proto BINARY_DIR)
-install(DIRECTORY ${iovad_proto_out}/ DESTINATION ${iovad_headers}
-        FILES_MATCHING PATTERN "*.pb.h" PATTERN CMakeFiles EXCLUDE)
+install(FILES deploy/iovad.toml DESTINATION ${CMAKE_INSTALL_DATADIR}/iovad)
 
 configure_package_config_file(deploy/cmake/iovadConfig.cmake.in
   ${PROJECT_BINARY_DIR}/iovadConfig.cmake INSTALL_DESTINATION ${iovad_package})
