@@ -152,10 +152,10 @@ std::optional<Revision> Expected(const auto& request) {
 }  // namespace
 
 template <typename Request, typename F>
-grpc::ServerUnaryReactor* AddressSpaceService::ServeSpace(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::ServeSpace(grpc::CallbackServerContext* rpc,
                                                           const Request& request, Role needed,
                                                           F serve) {
-  return Serve(call, context_.gate, needed, [&]() -> absl::Status {
+  return Serve(rpc, context_.gate, needed, [&]() -> absl::Status {
     std::string uid;
     if constexpr (requires { request.space_uid(); }) uid = request.space_uid();
     const absl::StatusOr<std::shared_ptr<Space>> space =
@@ -165,11 +165,11 @@ grpc::ServerUnaryReactor* AddressSpaceService::ServeSpace(grpc::CallbackServerCo
 }
 
 template <typename Request, typename Response, typename F>
-grpc::ServerUnaryReactor* AddressSpaceService::ServeRefusal(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::ServeRefusal(grpc::CallbackServerContext* rpc,
                                                             const char* method,
                                                             const Request& request,
                                                             Response& response, F refuse) {
-  return ServeSpace(call, request, Role::kOperator, [&](Space& space) {
+  return ServeSpace(rpc, request, Role::kOperator, [&](Space& space) {
     Repeats repeats(space.request_log(), request.request_id(), method, request, response,
                     space.prefix());
     absl::Status status = repeats.status();
@@ -197,11 +197,11 @@ grpc::ServerUnaryReactor* AddressSpaceService::SubmitTo(
 
 // ---- Spaces -----------------------------------------------------------------
 
-grpc::ServerUnaryReactor* AddressSpaceService::CreateSpace(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::CreateSpace(grpc::CallbackServerContext* rpc,
                                                            const grpc::ByteBuffer* request,
                                                            grpc::ByteBuffer* response) {
   return ServeRaw<v1::CreateSpaceRequest, v1::CreateSpaceResponse>(
-      context_, call, request, response, [this](const auto& exchange, auto answer) {
+      context_, rpc, request, response, [this](const auto& exchange, auto answer) {
         const v1::CreateSpaceRequest& req = exchange->request;
         Registry& registry = context_.registry;
         Repeats repeats(registry.request_log(), req.request_id(), "CreateSpace", req,
@@ -228,19 +228,19 @@ grpc::ServerUnaryReactor* AddressSpaceService::CreateSpace(grpc::CallbackServerC
       });
 }
 
-grpc::ServerUnaryReactor* AddressSpaceService::GetSpace(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::GetSpace(grpc::CallbackServerContext* rpc,
                                                         const v1::GetSpaceRequest* request,
                                                         v1::GetSpaceResponse* response) {
-  return ServeSpace(call, *request, Role::kViewer, [&](Space& space) {
+  return ServeSpace(rpc, *request, Role::kViewer, [&](Space& space) {
     space.Describe(*response->mutable_space());
     return absl::OkStatus();
   });
 }
 
-grpc::ServerUnaryReactor* AddressSpaceService::ListSpaces(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::ListSpaces(grpc::CallbackServerContext* rpc,
                                                           const v1::ListSpacesRequest* request,
                                                           v1::ListSpacesResponse* response) {
-  return Serve(call, context_.gate, Role::kViewer, [&] {
+  return Serve(rpc, context_.gate, Role::kViewer, [&] {
     return ListByName(
         *request, context_.config.limits.max_message_bytes,
         [&](const std::string& after, size_t most) {
@@ -252,15 +252,15 @@ grpc::ServerUnaryReactor* AddressSpaceService::ListSpaces(grpc::CallbackServerCo
 }
 
 grpc::ServerWriteReactor<v1::WatchSpacesResponse>* AddressSpaceService::WatchSpaces(
-    grpc::CallbackServerContext* call, const v1::WatchSpacesRequest* /*request*/) {
-  return StartWatchSpaces(context_, call);
+    grpc::CallbackServerContext* rpc, const v1::WatchSpacesRequest* /*request*/) {
+  return StartWatchSpaces(context_, rpc);
 }
 
 grpc::ServerUnaryReactor* AddressSpaceService::DeleteSpace(grpc::CallbackServerContext* rpc,
                                                            const v1::DeleteSpaceRequest* request,
                                                            v1::DeleteSpaceResponse* response) {
   const Call call(rpc, context_.gate, Role::kOperator);
-  absl::Status status = call.status();
+  const absl::Status& status = call.status();
   if (!status.ok()) {
     call.Finish(status);
     return call.reactor();
@@ -295,9 +295,9 @@ grpc::ServerUnaryReactor* AddressSpaceService::DeleteSpace(grpc::CallbackServerC
 }
 
 grpc::ServerUnaryReactor* AddressSpaceService::TransferSpace(
-    grpc::CallbackServerContext* call, const v1::TransferSpaceRequest* request,
+    grpc::CallbackServerContext* rpc, const v1::TransferSpaceRequest* request,
     v1::TransferSpaceResponse* response) {
-  return ServeRefusal(call, "TransferSpace", *request, *response, [&](Space& space) {
+  return ServeRefusal(rpc, "TransferSpace", *request, *response, [&](Space& space) {
     const bool missing = request->owner_handle().empty();
     return MakeError({.reason = missing ? Reason::kMissingField : Reason::kHandleNotFound},
                      absl::StrCat(space.prefix(), missing ? "owner_handle is missing"
@@ -330,15 +330,15 @@ void ServeAttachment(Registry& registry, const char* method, const std::shared_p
 
 }  // namespace
 
-grpc::ServerUnaryReactor* AddressSpaceService::AttachDevice(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::AttachDevice(grpc::CallbackServerContext* rpc,
                                                             const grpc::ByteBuffer* request,
                                                             grpc::ByteBuffer* response) {
   return ServeRaw<v1::AttachDeviceRequest, v1::AttachDeviceResponse>(
-      context_, call, request, response, [this](const auto& exchange, auto answer) {
+      context_, rpc, request, response, [this](const auto& exchange, auto answer) {
         Registry& registry = context_.registry;
         ServeAttachment(
             registry, "AttachDevice", exchange, answer,
-            [&](const std::shared_ptr<Space>& space, AttachmentChange::Finished finished) {
+            [&](const std::shared_ptr<Space>& space, const AttachmentChange::Finished& finished) {
               const v1::AttachDeviceRequest& req = exchange->request;
               const std::vector<uint32_t> groups(req.groups().begin(), req.groups().end());
               const absl::StatusOr<PushTarget> target = registry.Claim(
@@ -354,15 +354,15 @@ grpc::ServerUnaryReactor* AddressSpaceService::AttachDevice(grpc::CallbackServer
       });
 }
 
-grpc::ServerUnaryReactor* AddressSpaceService::DetachDevice(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::DetachDevice(grpc::CallbackServerContext* rpc,
                                                             const grpc::ByteBuffer* request,
                                                             grpc::ByteBuffer* response) {
   return ServeRaw<v1::DetachDeviceRequest, v1::DetachDeviceResponse>(
-      context_, call, request, response, [this](const auto& exchange, auto answer) {
+      context_, rpc, request, response, [this](const auto& exchange, auto answer) {
         Registry& registry = context_.registry;
         ServeAttachment(
             registry, "DetachDevice", exchange, answer,
-            [&](const std::shared_ptr<Space>& space, AttachmentChange::Finished finished) {
+            [&](const std::shared_ptr<Space>& space, const AttachmentChange::Finished& finished) {
               const v1::DetachDeviceRequest& req = exchange->request;
               const absl::StatusOr<std::shared_ptr<Device>> device =
                   registry.FindDevice(req.device());
@@ -386,9 +386,9 @@ grpc::ServerUnaryReactor* AddressSpaceService::DetachDevice(grpc::CallbackServer
 // ---- Memory: known to the contract, not yet to this server --------------------
 
 grpc::ServerUnaryReactor* AddressSpaceService::RegisterMemory(
-    grpc::CallbackServerContext* call, const v1::RegisterMemoryRequest* request,
+    grpc::CallbackServerContext* rpc, const v1::RegisterMemoryRequest* request,
     v1::RegisterMemoryResponse* response) {
-  return ServeRefusal(call, "RegisterMemory", *request, *response, [&](Space& space) {
+  return ServeRefusal(rpc, "RegisterMemory", *request, *response, [&](Space& space) {
     const auto refuse = [&](Reason reason, const char* what) {
       return MakeError({.reason = reason}, absl::StrCat(space.prefix(), what));
     };
@@ -414,24 +414,24 @@ grpc::ServerUnaryReactor* AddressSpaceService::RegisterMemory(
 }
 
 grpc::ServerUnaryReactor* AddressSpaceService::UnregisterMemory(
-    grpc::CallbackServerContext* call, const v1::UnregisterMemoryRequest* request,
+    grpc::CallbackServerContext* rpc, const v1::UnregisterMemoryRequest* request,
     v1::UnregisterMemoryResponse* response) {
-  return ServeRefusal(call, "UnregisterMemory", *request, *response, [&](Space& space) {
+  return ServeRefusal(rpc, "UnregisterMemory", *request, *response, [&](Space& space) {
     return MakeError({.reason = Reason::kMemoryNotFound},
                      absl::StrCat(space.prefix(), "there is no memory ", request->memory_id()));
   });
 }
 
-grpc::ServerUnaryReactor* AddressSpaceService::ListMemory(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::ListMemory(grpc::CallbackServerContext* rpc,
                                                           const v1::ListMemoryRequest* request,
                                                           v1::ListMemoryResponse* /*response*/) {
-  return ServeSpace(call, *request, Role::kViewer, [](Space&) { return absl::OkStatus(); });
+  return ServeSpace(rpc, *request, Role::kViewer, [](Space&) { return absl::OkStatus(); });
 }
 
 grpc::ServerUnaryReactor* AddressSpaceService::GetMemoryHandle(
-    grpc::CallbackServerContext* call, const v1::GetMemoryHandleRequest* request,
+    grpc::CallbackServerContext* rpc, const v1::GetMemoryHandleRequest* request,
     v1::GetMemoryHandleResponse* /*response*/) {
-  return ServeSpace(call, *request, Role::kOperator, [&](Space& space) {
+  return ServeSpace(rpc, *request, Role::kOperator, [&](Space& space) {
     return MakeError({.reason = Reason::kMemoryNotFound},
                      absl::StrCat(space.prefix(), "there is no memory ", request->memory_id()));
   });
@@ -439,33 +439,33 @@ grpc::ServerUnaryReactor* AddressSpaceService::GetMemoryHandle(
 
 // ---- Mappings -----------------------------------------------------------------
 
-grpc::ServerUnaryReactor* AddressSpaceService::Map(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::Map(grpc::CallbackServerContext* rpc,
                                                    const v1::MapRequest* request,
                                                    v1::MapResponse* response) {
-  return SubmitTo(SubmitMap, call, request, response);
+  return SubmitTo(SubmitMap, rpc, request, response);
 }
 
-grpc::ServerUnaryReactor* AddressSpaceService::Unmap(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::Unmap(grpc::CallbackServerContext* rpc,
                                                      const v1::UnmapRequest* request,
                                                      v1::UnmapResponse* response) {
-  return SubmitTo(SubmitUnmap, call, request, response);
+  return SubmitTo(SubmitUnmap, rpc, request, response);
 }
 
-grpc::ServerUnaryReactor* AddressSpaceService::Update(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::Update(grpc::CallbackServerContext* rpc,
                                                       const v1::UpdateRequest* request,
                                                       v1::UpdateResponse* response) {
-  return SubmitTo(SubmitUpdate, call, request, response);
+  return SubmitTo(SubmitUpdate, rpc, request, response);
 }
 
 grpc::ServerBidiReactor<v1::StreamUpdatesRequest, v1::StreamUpdatesResponse>*
-AddressSpaceService::StreamUpdates(grpc::CallbackServerContext* call) {
-  return StartUpdateStream(context_, call);
+AddressSpaceService::StreamUpdates(grpc::CallbackServerContext* rpc) {
+  return StartUpdateStream(context_, rpc);
 }
 
-grpc::ServerUnaryReactor* AddressSpaceService::Translate(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::Translate(grpc::CallbackServerContext* rpc,
                                                          const v1::TranslateRequest* request,
                                                          v1::TranslateResponse* response) {
-  return ServeSpace(call, *request, Role::kViewer, [&](Space& space) -> absl::Status {
+  return ServeSpace(rpc, *request, Role::kViewer, [&](Space& space) -> absl::Status {
     const Limits& limits = context_.config.limits;
     const auto count = static_cast<size_t>(request->queries_size());
     if (count > limits.max_queries_per_translate) {
@@ -495,22 +495,22 @@ grpc::ServerUnaryReactor* AddressSpaceService::Translate(grpc::CallbackServerCon
   });
 }
 
-grpc::ServerUnaryReactor* AddressSpaceService::AllocSVQ(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::AllocSVQ(grpc::CallbackServerContext* rpc,
                                                         const v1::AllocSVQRequest* request,
                                                         v1::AllocSVQResponse* response) {
-  return SubmitTo(SubmitAllocSvq, call, request, response);
+  return SubmitTo(SubmitAllocSvq, rpc, request, response);
 }
 
-grpc::ServerUnaryReactor* AddressSpaceService::FreeSVQ(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::FreeSVQ(grpc::CallbackServerContext* rpc,
                                                        const v1::FreeSVQRequest* request,
                                                        v1::FreeSVQResponse* response) {
-  return SubmitTo(SubmitFreeSvq, call, request, response);
+  return SubmitTo(SubmitFreeSvq, rpc, request, response);
 }
 
-grpc::ServerUnaryReactor* AddressSpaceService::ListSVQs(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::ListSVQs(grpc::CallbackServerContext* rpc,
                                                         const v1::ListSVQsRequest* request,
                                                         v1::ListSVQsResponse* response) {
-  return ServeSpace(call, *request, Role::kViewer, [&](Space& space) -> absl::Status {
+  return ServeSpace(rpc, *request, Role::kViewer, [&](Space& space) -> absl::Status {
     space.Read([&](const AddressSpace& core) {
       response->set_revision(core.revision().value());
       for (const Svq& svq : core.Svqs()) Write(svq, Tentative::kNo, *response->add_svqs());
@@ -524,16 +524,16 @@ grpc::ServerUnaryReactor* AddressSpaceService::ListSVQs(grpc::CallbackServerCont
   });
 }
 
-grpc::ServerUnaryReactor* AddressSpaceService::ListMappings(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* AddressSpaceService::ListMappings(grpc::CallbackServerContext* rpc,
                                                             const v1::ListMappingsRequest* request,
                                                             v1::ListMappingsResponse* response) {
-  return ServeSpace(call, *request, Role::kViewer,
+  return ServeSpace(rpc, *request, Role::kViewer,
                     [&](Space& space) { return space.ListMappings(*request, *response); });
 }
 
 grpc::ServerWriteReactor<v1::WatchResponse>* AddressSpaceService::Watch(
-    grpc::CallbackServerContext* call, const v1::WatchRequest* request) {
-  return StartWatch(context_, call, request);
+    grpc::CallbackServerContext* rpc, const v1::WatchRequest* request) {
+  return StartWatch(context_, rpc, request);
 }
 
 }  // namespace iovad

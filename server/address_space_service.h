@@ -22,88 +22,87 @@ class AddressSpaceService final : public AddressSpaceServiceBase {
 
   explicit AddressSpaceService(ServerContext& context) : context_(context) {}
 
-  grpc::ServerUnaryReactor* CreateSpace(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* CreateSpace(grpc::CallbackServerContext* rpc,
                                         const grpc::ByteBuffer* request,
                                         grpc::ByteBuffer* response) override;
-  grpc::ServerUnaryReactor* GetSpace(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* GetSpace(grpc::CallbackServerContext* rpc,
                                      const v1::GetSpaceRequest* request,
                                      v1::GetSpaceResponse* response) override;
-  grpc::ServerUnaryReactor* ListSpaces(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* ListSpaces(grpc::CallbackServerContext* rpc,
                                        const v1::ListSpacesRequest* request,
                                        v1::ListSpacesResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchSpacesResponse>* WatchSpaces(
-      grpc::CallbackServerContext* call, const v1::WatchSpacesRequest* request) override;
-  grpc::ServerUnaryReactor* DeleteSpace(grpc::CallbackServerContext* call,
+      grpc::CallbackServerContext* rpc, const v1::WatchSpacesRequest* request) override;
+  grpc::ServerUnaryReactor* DeleteSpace(grpc::CallbackServerContext* rpc,
                                         const v1::DeleteSpaceRequest* request,
                                         v1::DeleteSpaceResponse* response) override;
-  grpc::ServerUnaryReactor* TransferSpace(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* TransferSpace(grpc::CallbackServerContext* rpc,
                                           const v1::TransferSpaceRequest* request,
                                           v1::TransferSpaceResponse* response) override;
 
-  grpc::ServerUnaryReactor* AttachDevice(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* AttachDevice(grpc::CallbackServerContext* rpc,
                                          const grpc::ByteBuffer* request,
                                          grpc::ByteBuffer* response) override;
-  grpc::ServerUnaryReactor* DetachDevice(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* DetachDevice(grpc::CallbackServerContext* rpc,
                                          const grpc::ByteBuffer* request,
                                          grpc::ByteBuffer* response) override;
 
-  grpc::ServerUnaryReactor* RegisterMemory(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* RegisterMemory(grpc::CallbackServerContext* rpc,
                                            const v1::RegisterMemoryRequest* request,
                                            v1::RegisterMemoryResponse* response) override;
-  grpc::ServerUnaryReactor* UnregisterMemory(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* UnregisterMemory(grpc::CallbackServerContext* rpc,
                                              const v1::UnregisterMemoryRequest* request,
                                              v1::UnregisterMemoryResponse* response) override;
-  grpc::ServerUnaryReactor* ListMemory(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* ListMemory(grpc::CallbackServerContext* rpc,
                                        const v1::ListMemoryRequest* request,
                                        v1::ListMemoryResponse* response) override;
-  grpc::ServerUnaryReactor* GetMemoryHandle(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* GetMemoryHandle(grpc::CallbackServerContext* rpc,
                                             const v1::GetMemoryHandleRequest* request,
                                             v1::GetMemoryHandleResponse* response) override;
 
-  grpc::ServerUnaryReactor* Map(grpc::CallbackServerContext* call, const v1::MapRequest* request,
+  grpc::ServerUnaryReactor* Map(grpc::CallbackServerContext* rpc, const v1::MapRequest* request,
                                 v1::MapResponse* response) override;
-  grpc::ServerUnaryReactor* Unmap(grpc::CallbackServerContext* call,
-                                  const v1::UnmapRequest* request,
+  grpc::ServerUnaryReactor* Unmap(grpc::CallbackServerContext* rpc, const v1::UnmapRequest* request,
                                   v1::UnmapResponse* response) override;
-  grpc::ServerUnaryReactor* Update(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* Update(grpc::CallbackServerContext* rpc,
                                    const v1::UpdateRequest* request,
                                    v1::UpdateResponse* response) override;
   grpc::ServerBidiReactor<v1::StreamUpdatesRequest, v1::StreamUpdatesResponse>* StreamUpdates(
-      grpc::CallbackServerContext* call) override;
-  grpc::ServerUnaryReactor* Translate(grpc::CallbackServerContext* call,
+      grpc::CallbackServerContext* rpc) override;
+  grpc::ServerUnaryReactor* Translate(grpc::CallbackServerContext* rpc,
                                       const v1::TranslateRequest* request,
                                       v1::TranslateResponse* response) override;
 
-  grpc::ServerUnaryReactor* AllocSVQ(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* AllocSVQ(grpc::CallbackServerContext* rpc,
                                      const v1::AllocSVQRequest* request,
                                      v1::AllocSVQResponse* response) override;
-  grpc::ServerUnaryReactor* FreeSVQ(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* FreeSVQ(grpc::CallbackServerContext* rpc,
                                     const v1::FreeSVQRequest* request,
                                     v1::FreeSVQResponse* response) override;
-  grpc::ServerUnaryReactor* ListSVQs(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* ListSVQs(grpc::CallbackServerContext* rpc,
                                      const v1::ListSVQsRequest* request,
                                      v1::ListSVQsResponse* response) override;
-  grpc::ServerUnaryReactor* ListMappings(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* ListMappings(grpc::CallbackServerContext* rpc,
                                          const v1::ListMappingsRequest* request,
                                          v1::ListMappingsResponse* response) override;
-  grpc::ServerWriteReactor<v1::WatchResponse>* Watch(grpc::CallbackServerContext* call,
+  grpc::ServerWriteReactor<v1::WatchResponse>* Watch(grpc::CallbackServerContext* rpc,
                                                      const v1::WatchRequest* request) override;
 
  private:
   // Serves a request about one space: `serve(Space&)` returns the status.
   template <typename Request, typename F>
-  grpc::ServerUnaryReactor* ServeSpace(grpc::CallbackServerContext* call, const Request& request,
+  grpc::ServerUnaryReactor* ServeSpace(grpc::CallbackServerContext* rpc, const Request& request,
                                        Role needed, F serve);
   // The same for a request to change a space that this server always refuses, in
   // the end with what `refuse(Space&)` says: what is checked before comes first.
   template <typename Request, typename Response, typename F>
-  grpc::ServerUnaryReactor* ServeRefusal(grpc::CallbackServerContext* call, const char* method,
+  grpc::ServerUnaryReactor* ServeRefusal(grpc::CallbackServerContext* rpc, const char* method,
                                          const Request& request, Response& response, F refuse);
   // Hands a request to `submit` (mapping_requests.h).
   template <typename Request, typename Response>
   grpc::ServerUnaryReactor* SubmitTo(void (*submit)(const Registry&, const Request&, Response&,
                                                     std::function<void(const absl::Status&)>),
-                                     grpc::CallbackServerContext* call, const Request* request,
+                                     grpc::CallbackServerContext* rpc, const Request* request,
                                      Response* response);
 
   ServerContext& context_;

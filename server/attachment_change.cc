@@ -25,14 +25,15 @@ std::vector<Attachment>::iterator AttachmentChange::Find(Space& space, const Pus
                       [&](const Attachment& a) { return IsSame(a.target, target); });
 }
 
-absl::Status AttachmentChange::Refuse(const Space& space, const Change& change, absl::Status why) {
+absl::Status AttachmentChange::Refuse(const Space& space, const Change& change,
+                                      const absl::Status& why) {
   const ReaderLock lock(space.mu_);
   absl::Status first = space.CheckChange(change);
   return first.ok() ? why : first;
 }
 
 void AttachmentChange::Attach(Space& space, const Change& change, const PushTarget& target,
-                              std::vector<uint32_t> groups, Done done) {
+                              std::vector<uint32_t> groups, const Done& done) {
   std::shared_ptr<const IotlbBatch> batch;
   absl::Status status;
   {
@@ -72,7 +73,7 @@ void AttachmentChange::Attach(Space& space, const Change& change, const PushTarg
 }
 
 void AttachmentChange::Detach(Space& space, const Change& change, const PushTarget& target,
-                              Done done) {
+                              const Done& done) {
   std::shared_ptr<const IotlbBatch> batch;
   bool unknown = false;
   absl::Status status;
@@ -127,7 +128,7 @@ void AttachmentChange::ReleaseQuarantine(Space& space) {
   if (!needed) space.core_.ReleaseQuarantine();
 }
 
-void AttachmentChange::Replay(Space& space, const PushTarget& target, Done done) {
+void AttachmentChange::Replay(Space& space, const PushTarget& target, const Done& done) {
   ResetThen(target, [&space, target, done] {
     std::shared_ptr<const IotlbBatch> batch;
     bool gone = false;
@@ -166,7 +167,7 @@ void AttachmentChange::Replay(Space& space, const PushTarget& target, Done done)
   });
 }
 
-void AttachmentChange::Delete(Space& space, const Change& change, bool force, Done done) {
+void AttachmentChange::Delete(Space& space, const Change& change, bool force, const Done& done) {
   std::shared_ptr<const IotlbBatch> batch;
   std::vector<PushTarget> live;
   std::vector<PushTarget> unknown;

@@ -33,13 +33,14 @@ class AttachmentChange : public ExclusiveChange {
   explicit AttachmentChange(Finished finished) : finished_(std::move(finished)) {}
 
   static void Attach(Space& space, const Change& change, const PushTarget& target,
-                     std::vector<uint32_t> groups, Done done);
-  static void Detach(Space& space, const Change& change, const PushTarget& target, Done done);
+                     std::vector<uint32_t> groups, const Done& done);
+  static void Detach(Space& space, const Change& change, const PushTarget& target,
+                     const Done& done);
   // `why`, unless what must be checked before the target fails: SPACE_NOT_FOUND,
   // REVISION_MISMATCH.
-  static absl::Status Refuse(const Space& space, const Change& change, absl::Status why);
-  static void Replay(Space& space, const PushTarget& target, Done done);
-  static void Delete(Space& space, const Change& change, bool force, Done done);
+  static absl::Status Refuse(const Space& space, const Change& change, const absl::Status& why);
+  static void Replay(Space& space, const PushTarget& target, const Done& done);
+  static void Delete(Space& space, const Change& change, bool force, const Done& done);
 
  private:
   static std::vector<Attachment>::iterator Find(Space& space, const PushTarget& target)
@@ -59,9 +60,9 @@ class AttachChange final : public AttachmentChange {
       : AttachmentChange(std::move(finished)),
         target_(std::move(target)),
         groups_(std::move(groups)) {}
-  void Run(Space& space, std::function<void(absl::Status)> done) override {
+  void Run(Space& space, const std::function<void(absl::Status)>& done) override {
     if (!target_.ok()) return done(Refuse(space, *this, target_.status()));
-    Attach(space, *this, *target_, groups_, std::move(done));
+    Attach(space, *this, *target_, groups_, done);
   }
 
  private:
@@ -76,9 +77,9 @@ class DetachChange final : public AttachmentChange {
  public:
   DetachChange(absl::StatusOr<PushTarget> target, Finished finished)
       : AttachmentChange(std::move(finished)), target_(std::move(target)) {}
-  void Run(Space& space, std::function<void(absl::Status)> done) override {
+  void Run(Space& space, const std::function<void(absl::Status)>& done) override {
     if (!target_.ok()) return done(Refuse(space, *this, target_.status()));
-    Detach(space, *this, *target_, std::move(done));
+    Detach(space, *this, *target_, done);
   }
 
  private:
@@ -91,8 +92,8 @@ class ReplayChange final : public AttachmentChange {
  public:
   ReplayChange(PushTarget target, Finished finished)
       : AttachmentChange(std::move(finished)), target_(std::move(target)) {}
-  void Run(Space& space, std::function<void(absl::Status)> done) override {
-    Replay(space, target_, std::move(done));
+  void Run(Space& space, const std::function<void(absl::Status)>& done) override {
+    Replay(space, target_, done);
   }
 
  private:
@@ -105,8 +106,8 @@ class DeleteChange final : public AttachmentChange {
  public:
   DeleteChange(bool force, Finished finished)
       : AttachmentChange(std::move(finished)), force_(force) {}
-  void Run(Space& space, std::function<void(absl::Status)> done) override {
-    Delete(space, *this, force_, std::move(done));
+  void Run(Space& space, const std::function<void(absl::Status)>& done) override {
+    Delete(space, *this, force_, done);
   }
 
  private:

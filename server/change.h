@@ -49,7 +49,7 @@ class ExclusiveChange : public Change {
  public:
   // Does it, and calls `done` once, on any thread, before or after it returns;
   // the writer then calls Finish with that status.
-  virtual void Run(Space& space, std::function<void(absl::Status)> done) = 0;
+  virtual void Run(Space& space, const std::function<void(absl::Status)>& done) = 0;
 };
 
 }  // namespace iovad

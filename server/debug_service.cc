@@ -60,10 +60,10 @@ std::optional<Query> ParseAddress(std::string_view text) {
 
 }  // namespace
 
-grpc::ServerUnaryReactor* DebugService::GetServerInfo(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* DebugService::GetServerInfo(grpc::CallbackServerContext* rpc,
                                                       const v1::GetServerInfoRequest* /*request*/,
                                                       v1::GetServerInfoResponse* response) {
-  return Serve(call, context_.gate, Role::kViewer, [&] {
+  return Serve(rpc, context_.gate, Role::kViewer, [&] {
     response->set_version(std::string(Version()));
     const Limits& limits = context_.config.limits;
     auto& out = *response->mutable_limits();
@@ -87,10 +87,10 @@ grpc::ServerUnaryReactor* DebugService::GetServerInfo(grpc::CallbackServerContex
   });
 }
 
-grpc::ServerUnaryReactor* DebugService::Dump(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* DebugService::Dump(grpc::CallbackServerContext* rpc,
                                              const v1::DumpRequest* request,
                                              v1::DumpResponse* response) {
-  return Serve(call, context_.gate, Role::kViewer, [&]() -> absl::Status {
+  return Serve(rpc, context_.gate, Role::kViewer, [&]() -> absl::Status {
     const absl::StatusOr<std::shared_ptr<Space>> space =
         context_.registry.FindSpace(request->space(), "");
     if (!space.ok()) return space.status();
@@ -101,10 +101,10 @@ grpc::ServerUnaryReactor* DebugService::Dump(grpc::CallbackServerContext* call,
   });
 }
 
-grpc::ServerUnaryReactor* DebugService::Resolve(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* DebugService::Resolve(grpc::CallbackServerContext* rpc,
                                                 const v1::ResolveRequest* request,
                                                 v1::ResolveResponse* response) {
-  return Serve(call, context_.gate, Role::kViewer, [&]() -> absl::Status {
+  return Serve(rpc, context_.gate, Role::kViewer, [&]() -> absl::Status {
     const absl::StatusOr<std::shared_ptr<Space>> space =
         context_.registry.FindSpace(request->space(), "");
     if (!space.ok()) return space.status();
@@ -157,10 +157,10 @@ grpc::ServerUnaryReactor* DebugService::Resolve(grpc::CallbackServerContext* cal
   });
 }
 
-grpc::ServerUnaryReactor* DebugService::Stats(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* DebugService::Stats(grpc::CallbackServerContext* rpc,
                                               const v1::StatsRequest* /*request*/,
                                               v1::StatsResponse* response) {
-  return Serve(call, context_.gate, Role::kViewer, [&] {
+  return Serve(rpc, context_.gate, Role::kViewer, [&] {
     constexpr size_t kShown = 1000;
     response->set_text(FormatStats({.uptime = absl::Now() - context_.start_time,
                                     .requests = context_.gate.running(),
@@ -171,10 +171,10 @@ grpc::ServerUnaryReactor* DebugService::Stats(grpc::CallbackServerContext* call,
   });
 }
 
-grpc::ServerUnaryReactor* DebugService::DeviceLog(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* DebugService::DeviceLog(grpc::CallbackServerContext* rpc,
                                                   const v1::DeviceLogRequest* request,
                                                   v1::DeviceLogResponse* response) {
-  return Serve(call, context_.gate, Role::kViewer, [&]() -> absl::Status {
+  return Serve(rpc, context_.gate, Role::kViewer, [&]() -> absl::Status {
     const absl::StatusOr<std::shared_ptr<Device>> device =
         context_.registry.FindDevice(request->device());
     if (!device.ok()) return device.status();

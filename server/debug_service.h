@@ -13,18 +13,17 @@ class DebugService final : public v1::DebugService::CallbackService {
 
   explicit DebugService(ServerContext& context) : context_(context) {}
 
-  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* rpc,
                                           const v1::GetServerInfoRequest* request,
                                           v1::GetServerInfoResponse* response) override;
-  grpc::ServerUnaryReactor* Dump(grpc::CallbackServerContext* call, const v1::DumpRequest* request,
+  grpc::ServerUnaryReactor* Dump(grpc::CallbackServerContext* rpc, const v1::DumpRequest* request,
                                  v1::DumpResponse* response) override;
-  grpc::ServerUnaryReactor* Resolve(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* Resolve(grpc::CallbackServerContext* rpc,
                                     const v1::ResolveRequest* request,
                                     v1::ResolveResponse* response) override;
-  grpc::ServerUnaryReactor* Stats(grpc::CallbackServerContext* call,
-                                  const v1::StatsRequest* request,
+  grpc::ServerUnaryReactor* Stats(grpc::CallbackServerContext* rpc, const v1::StatsRequest* request,
                                   v1::StatsResponse* response) override;
-  grpc::ServerUnaryReactor* DeviceLog(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* DeviceLog(grpc::CallbackServerContext* rpc,
                                       const v1::DeviceLogRequest* request,
                                       v1::DeviceLogResponse* response) override;
 

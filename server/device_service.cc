@@ -168,10 +168,10 @@ void DeviceService::Describe(Device& device, v1::Device& out) const {
   }
 }
 
-grpc::ServerUnaryReactor* DeviceService::OpenDevice(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* DeviceService::OpenDevice(grpc::CallbackServerContext* rpc,
                                                     const v1::OpenDeviceRequest* request,
                                                     v1::OpenDeviceResponse* response) {
-  return Serve(call, context_.gate, Role::kAdmin, [&]() -> absl::Status {
+  return Serve(rpc, context_.gate, Role::kAdmin, [&]() -> absl::Status {
     Registry& registry = context_.registry;
     Repeats repeats(registry.request_log(), request->request_id(), "OpenDevice", *request,
                     *response, absl::StrCat("device '", request->device().substr(0, 64), "': "));
@@ -188,10 +188,10 @@ grpc::ServerUnaryReactor* DeviceService::OpenDevice(grpc::CallbackServerContext*
   });
 }
 
-grpc::ServerUnaryReactor* DeviceService::GetDevice(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* DeviceService::GetDevice(grpc::CallbackServerContext* rpc,
                                                    const v1::GetDeviceRequest* request,
                                                    v1::GetDeviceResponse* response) {
-  return Serve(call, context_.gate, Role::kViewer, [&]() -> absl::Status {
+  return Serve(rpc, context_.gate, Role::kViewer, [&]() -> absl::Status {
     const absl::StatusOr<std::shared_ptr<Device>> device =
         context_.registry.FindDevice(request->device());
     if (device.ok()) Describe(**device, *response->mutable_device());
@@ -199,10 +199,10 @@ grpc::ServerUnaryReactor* DeviceService::GetDevice(grpc::CallbackServerContext* 
   });
 }
 
-grpc::ServerUnaryReactor* DeviceService::ListDevices(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* DeviceService::ListDevices(grpc::CallbackServerContext* rpc,
                                                      const v1::ListDevicesRequest* request,
                                                      v1::ListDevicesResponse* response) {
-  return Serve(call, context_.gate, Role::kViewer, [&] {
+  return Serve(rpc, context_.gate, Role::kViewer, [&] {
     return ListByName(
         *request, context_.config.limits.max_message_bytes,
         [&](const std::string& after, size_t most) {
@@ -213,10 +213,10 @@ grpc::ServerUnaryReactor* DeviceService::ListDevices(grpc::CallbackServerContext
   });
 }
 
-grpc::ServerUnaryReactor* DeviceService::CloseDevice(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* DeviceService::CloseDevice(grpc::CallbackServerContext* rpc,
                                                      const v1::CloseDeviceRequest* request,
                                                      v1::CloseDeviceResponse* response) {
-  return Serve(call, context_.gate, Role::kAdmin, [&]() -> absl::Status {
+  return Serve(rpc, context_.gate, Role::kAdmin, [&]() -> absl::Status {
     Registry& registry = context_.registry;
     Repeats repeats(registry.request_log(), request->request_id(), "CloseDevice", *request,
                     *response, absl::StrCat("device '", request->device().substr(0, 64), "': "));
@@ -263,10 +263,10 @@ grpc::ServerUnaryReactor* DeviceService::ResetDevice(grpc::CallbackServerContext
 }
 
 template <typename Request>
-grpc::ServerUnaryReactor* DeviceService::Refuse(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* DeviceService::Refuse(grpc::CallbackServerContext* rpc,
                                                 const Request& request, Role needed,
                                                 const char* what) {
-  return Serve(call, context_.gate, needed, [&]() -> absl::Status {
+  return Serve(rpc, context_.gate, needed, [&]() -> absl::Status {
     const absl::StatusOr<std::shared_ptr<Device>> device =
         context_.registry.FindDevice(request.device());
     if (!device.ok()) return device.status();
@@ -281,33 +281,33 @@ grpc::ServerUnaryReactor* DeviceService::Refuse(grpc::CallbackServerContext* cal
 }
 
 grpc::ServerUnaryReactor* DeviceService::EstimateMemlock(
-    grpc::CallbackServerContext* call, const v1::EstimateMemlockRequest* request,
+    grpc::CallbackServerContext* rpc, const v1::EstimateMemlockRequest* request,
     v1::EstimateMemlockResponse* /*response*/) {
-  return Refuse(call, *request, Role::kViewer, "it pins no memory");
+  return Refuse(rpc, *request, Role::kViewer, "it pins no memory");
 }
 
-grpc::ServerUnaryReactor* DeviceService::StartDevice(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* DeviceService::StartDevice(grpc::CallbackServerContext* rpc,
                                                      const v1::StartDeviceRequest* request,
                                                      v1::StartDeviceResponse* /*response*/) {
-  return Refuse(call, *request, Role::kOperator, "it has no queues to start");
+  return Refuse(rpc, *request, Role::kOperator, "it has no queues to start");
 }
 
-grpc::ServerUnaryReactor* DeviceService::StopDevice(grpc::CallbackServerContext* call,
+grpc::ServerUnaryReactor* DeviceService::StopDevice(grpc::CallbackServerContext* rpc,
                                                     const v1::StopDeviceRequest* request,
                                                     v1::StopDeviceResponse* /*response*/) {
-  return Refuse(call, *request, Role::kOperator, "it has no queues to stop");
+  return Refuse(rpc, *request, Role::kOperator, "it has no queues to stop");
 }
 
 grpc::ServerUnaryReactor* DeviceService::ReadDeviceConfig(
-    grpc::CallbackServerContext* call, const v1::ReadDeviceConfigRequest* request,
+    grpc::CallbackServerContext* rpc, const v1::ReadDeviceConfigRequest* request,
     v1::ReadDeviceConfigResponse* /*response*/) {
-  return Refuse(call, *request, Role::kViewer, "it has no configuration space");
+  return Refuse(rpc, *request, Role::kViewer, "it has no configuration space");
 }
 
 grpc::ServerUnaryReactor* DeviceService::WriteDeviceConfig(
-    grpc::CallbackServerContext* call, const v1::WriteDeviceConfigRequest* request,
+    grpc::CallbackServerContext* rpc, const v1::WriteDeviceConfigRequest* request,
     v1::WriteDeviceConfigResponse* /*response*/) {
-  return Refuse(call, *request, Role::kOperator, "it has no configuration space");
+  return Refuse(rpc, *request, Role::kOperator, "it has no configuration space");
 }
 
 }  // namespace iovad

@@ -14,34 +14,34 @@ class DeviceService final : public v1::DeviceService::CallbackService {
 
   explicit DeviceService(ServerContext& context) : context_(context) {}
 
-  grpc::ServerUnaryReactor* OpenDevice(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* OpenDevice(grpc::CallbackServerContext* rpc,
                                        const v1::OpenDeviceRequest* request,
                                        v1::OpenDeviceResponse* response) override;
-  grpc::ServerUnaryReactor* GetDevice(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* GetDevice(grpc::CallbackServerContext* rpc,
                                       const v1::GetDeviceRequest* request,
                                       v1::GetDeviceResponse* response) override;
-  grpc::ServerUnaryReactor* ListDevices(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* ListDevices(grpc::CallbackServerContext* rpc,
                                         const v1::ListDevicesRequest* request,
                                         v1::ListDevicesResponse* response) override;
-  grpc::ServerUnaryReactor* CloseDevice(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* CloseDevice(grpc::CallbackServerContext* rpc,
                                         const v1::CloseDeviceRequest* request,
                                         v1::CloseDeviceResponse* response) override;
-  grpc::ServerUnaryReactor* ResetDevice(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* ResetDevice(grpc::CallbackServerContext* rpc,
                                         const v1::ResetDeviceRequest* request,
                                         v1::ResetDeviceResponse* response) override;
-  grpc::ServerUnaryReactor* EstimateMemlock(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* EstimateMemlock(grpc::CallbackServerContext* rpc,
                                             const v1::EstimateMemlockRequest* request,
                                             v1::EstimateMemlockResponse* response) override;
-  grpc::ServerUnaryReactor* StartDevice(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* StartDevice(grpc::CallbackServerContext* rpc,
                                         const v1::StartDeviceRequest* request,
                                         v1::StartDeviceResponse* response) override;
-  grpc::ServerUnaryReactor* StopDevice(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* StopDevice(grpc::CallbackServerContext* rpc,
                                        const v1::StopDeviceRequest* request,
                                        v1::StopDeviceResponse* response) override;
-  grpc::ServerUnaryReactor* ReadDeviceConfig(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* ReadDeviceConfig(grpc::CallbackServerContext* rpc,
                                              const v1::ReadDeviceConfigRequest* request,
                                              v1::ReadDeviceConfigResponse* response) override;
-  grpc::ServerUnaryReactor* WriteDeviceConfig(grpc::CallbackServerContext* call,
+  grpc::ServerUnaryReactor* WriteDeviceConfig(grpc::CallbackServerContext* rpc,
                                               const v1::WriteDeviceConfigRequest* request,
                                               v1::WriteDeviceConfigResponse* response) override;
 
@@ -49,7 +49,7 @@ class DeviceService final : public v1::DeviceService::CallbackService {
   void Describe(Device& device, v1::Device& out) const;
   // What the device at hand cannot do. NO_DEVICE_CAPABILITY, once it is found.
   template <typename Request>
-  grpc::ServerUnaryReactor* Refuse(grpc::CallbackServerContext* call, const Request& request,
+  grpc::ServerUnaryReactor* Refuse(grpc::CallbackServerContext* rpc, const Request& request,
                                    Role needed, const char* what);
 
   ServerContext& context_;

@@ -45,8 +45,8 @@ class Exchange {
 class UpdateStream final
     : public grpc::ServerBidiReactor<v1::StreamUpdatesRequest, v1::StreamUpdatesResponse> {
  public:
-  UpdateStream(ServerContext& context, grpc::CallbackServerContext* call) : context_(context) {
-    const absl::Status status = Authorize(*call, Role::kOperator);
+  UpdateStream(ServerContext& context, grpc::CallbackServerContext* rpc) : context_(context) {
+    const absl::Status status = Authorize(*rpc, Role::kOperator);
     if (!status.ok()) {
       End(status);
       return;
@@ -129,8 +129,8 @@ class UpdateStream final
 }  // namespace
 
 grpc::ServerBidiReactor<v1::StreamUpdatesRequest, v1::StreamUpdatesResponse>* StartUpdateStream(
-    ServerContext& context, grpc::CallbackServerContext* call) {
-  return new UpdateStream(context, call);
+    ServerContext& context, grpc::CallbackServerContext* rpc) {
+  return new UpdateStream(context, rpc);
 }
 
 }  // namespace iovad

@@ -12,7 +12,7 @@ namespace iovad {
 // Takes one update after the other and answers each in order; one that fails
 // does not end the stream. It ends when the client has no more.
 grpc::ServerBidiReactor<v1::StreamUpdatesRequest, v1::StreamUpdatesResponse>* StartUpdateStream(
-    ServerContext& context, grpc::CallbackServerContext* call);
+    ServerContext& context, grpc::CallbackServerContext* rpc);
 
 }  // namespace iovad
 

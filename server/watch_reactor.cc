@@ -51,8 +51,8 @@ class StreamReactor : public grpc::ServerWriteReactor<Message>,
   }
 
  protected:
-  StreamReactor(ServerContext& context, grpc::CallbackServerContext* call)
-      : context_(context), call_(call) {}
+  StreamReactor(ServerContext& context, grpc::CallbackServerContext* rpc)
+      : context_(context), call_(rpc) {}
 
   // Counts the watcher and closes it when the server drains. Then subclasses
   // subscribe.
@@ -163,8 +163,8 @@ class StreamReactor : public grpc::ServerWriteReactor<Message>,
 
 class WatchReactor final : public StreamReactor<v1::WatchResponse> {
  public:
-  WatchReactor(ServerContext& context, grpc::CallbackServerContext* call)
-      : StreamReactor(context, call) {}
+  WatchReactor(ServerContext& context, grpc::CallbackServerContext* rpc)
+      : StreamReactor(context, rpc) {}
 
   void Run(const v1::WatchRequest& request) {
     absl::Status status = Enter();
@@ -303,8 +303,8 @@ class WatchReactor final : public StreamReactor<v1::WatchResponse> {
 
 class WatchSpacesReactor final : public StreamReactor<v1::WatchSpacesResponse> {
  public:
-  WatchSpacesReactor(ServerContext& context, grpc::CallbackServerContext* call)
-      : StreamReactor(context, call) {}
+  WatchSpacesReactor(ServerContext& context, grpc::CallbackServerContext* rpc)
+      : StreamReactor(context, rpc) {}
 
   void Run() {
     if (absl::Status status = Enter(); !status.ok()) return End(status);
@@ -321,16 +321,16 @@ class WatchSpacesReactor final : public StreamReactor<v1::WatchSpacesResponse> {
 }  // namespace
 
 grpc::ServerWriteReactor<v1::WatchResponse>* StartWatch(ServerContext& context,
-                                                        grpc::CallbackServerContext* call,
+                                                        grpc::CallbackServerContext* rpc,
                                                         const v1::WatchRequest* request) {
-  const auto reactor = std::make_shared<WatchReactor>(context, call);
+  const auto reactor = std::make_shared<WatchReactor>(context, rpc);
   reactor->Run(*request);
   return reactor.get();
 }
 
 grpc::ServerWriteReactor<v1::WatchSpacesResponse>* StartWatchSpaces(
-    ServerContext& context, grpc::CallbackServerContext* call) {
-  const auto reactor = std::make_shared<WatchSpacesReactor>(context, call);
+    ServerContext& context, grpc::CallbackServerContext* rpc) {
+  const auto reactor = std::make_shared<WatchSpacesReactor>(context, rpc);
   reactor->Run();
   return reactor.get();
 }

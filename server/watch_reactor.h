@@ -13,10 +13,10 @@ namespace iovad {
 // the client falls too far behind. Errors as address_space.proto says, and
 // OVERLOADED when there are too many watchers.
 grpc::ServerWriteReactor<v1::WatchResponse>* StartWatch(ServerContext& context,
-                                                        grpc::CallbackServerContext* call,
+                                                        grpc::CallbackServerContext* rpc,
                                                         const v1::WatchRequest* request);
 grpc::ServerWriteReactor<v1::WatchSpacesResponse>* StartWatchSpaces(
-    ServerContext& context, grpc::CallbackServerContext* call);
+    ServerContext& context, grpc::CallbackServerContext* rpc);
 
 }  // namespace iovad
 
