@@ -3,8 +3,11 @@
 # stop the others; the verdict is that of the last stage, `tests`, which runs the
 # release build's tests and, among them, one test for each earlier stage.
 #
-# usage: tests/run.sh [--quick | --stage NAME | --list | --help]
+# usage: tests/run.sh [--quick | --full | --stage NAME | --list | --help]
 #   --quick        the release build and its tests only
+#   --full         also everything that takes long: the build with clang's
+#                  -Wthread-safety, clang-tidy, and the unit and contract tests
+#                  under ASan/UBSan and under TSan
 #   --stage NAME   one stage only
 #   --list         the stages' names
 #
@@ -13,7 +16,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-stages=(setup release format clang tidy asan tsan quickstart bench tests)
+stages=(setup release format asan-core quickstart bench tests)
+all_stages=(setup release format asan-core clang tidy asan tsan quickstart bench tests)
 jobs=${IOVAD_JOBS:-$(nproc)}
 results=build/ci
 
@@ -36,6 +40,16 @@ stage_clang() { configure_and_build clang; }
 stage_asan() { build_and_test asan; }
 stage_tsan() { build_and_test tsan; }
 
+# The core's tests under ASan/UBSan: the structures with raw memory in them.
+stage_asan-core() {
+  local tests=(tests/unit/core/*_test.cc) names=() name
+  for name in "${tests[@]}"; do names+=("$(basename "$name" .cc)"); done
+  cmake --preset asan >build/asan.configure.log || { cat build/asan.configure.log && return 1; }
+  cmake --build --preset asan --parallel "$jobs" --target "${names[@]}" -- --quiet
+  printf '%s\n' "${names[@]}" |
+    IOVAD_TEST_OPS=0.2 xargs -P "$jobs" -I{} "build/asan/bin/{}" --gtest_brief=1
+}
+
 stage_format() {
   git ls-files -z -- '*.h' '*.cc' '*.c' '*.inc' | xargs -0 clang-format --dry-run --Werror
 }
@@ -54,7 +68,7 @@ stage_bench() { tests/bench/run.sh --smoke; }
 stage_tests() {
   configure_and_build release
   local configuration=()
-  [[ -n ${IOVAD_WITH_STAGES:-} ]] && configuration=(-C ci)
+  [[ -n ${IOVAD_WITH_STAGES:-} ]] && configuration=(-C "$IOVAD_WITH_STAGES")
   ctest --preset release --parallel "$jobs" --no-tests=error "${configuration[@]}"
 }
 
@@ -90,21 +104,25 @@ run_all() {
 
 case ${1:-} in
   '')
-    export IOVAD_WITH_STAGES=1
+    export IOVAD_WITH_STAGES=ci
     run_all "${stages[@]}"
+    ;;
+  --full)
+    export IOVAD_WITH_STAGES=full
+    run_all "${all_stages[@]}"
     ;;
   --quick)
     run_all setup release tests
     ;;
   --stage)
-    [[ " ${stages[*]} " == *" ${2:-} "* ]] || {
-      echo "tests/run.sh: no such stage; there are: ${stages[*]}" >&2
+    [[ " ${all_stages[*]} " == *" ${2:-} "* ]] || {
+      echo "tests/run.sh: no such stage; there are: ${all_stages[*]}" >&2
       exit 2
     }
     run_stage "$2"
     ;;
   --list)
-    printf '%s\n' "${stages[@]}"
+    printf '%s\n' "${all_stages[@]}"
     ;;
   --inner)
     "stage_$2"
