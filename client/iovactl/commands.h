@@ -1,7 +1,7 @@
 // The commands of iovactl: each function adds one (with what is below it) to the
 // program's command line.
 //
-// Thread safety. One thread. `context` must outlive `app`.
+// Thread safety. One thread. `context` must outlive `parent`.
 #ifndef IOVAD_CLIENT_IOVACTL_COMMANDS_H_
 #define IOVAD_CLIENT_IOVACTL_COMMANDS_H_
 
@@ -10,20 +10,20 @@
 
 namespace iovad::ctl {
 
-void AddSpaceCommands(CLI::App* app, Context* context);
-void AddMapCommand(CLI::App* app, Context* context);
-void AddUnmapCommand(CLI::App* app, Context* context);
-void AddTranslateCommand(CLI::App* app, Context* context);
-void AddListCommand(CLI::App* app, Context* context);
-void AddSvqCommands(CLI::App* app, Context* context);
-void AddDeviceCommands(CLI::App* app, Context* context);
-void AddWatchCommand(CLI::App* app, Context* context);
-void AddReplayCommand(CLI::App* app, Context* context);
-void AddDumpCommand(CLI::App* app, Context* context);
-void AddResolveCommand(CLI::App* app, Context* context);
+void AddSpaceCommands(CLI::App* parent, Context* context);
+void AddMapCommand(CLI::App* parent, Context* context);
+void AddUnmapCommand(CLI::App* parent, Context* context);
+void AddTranslateCommand(CLI::App* parent, Context* context);
+void AddListCommand(CLI::App* parent, Context* context);
+void AddSvqCommands(CLI::App* parent, Context* context);
+void AddDeviceCommands(CLI::App* parent, Context* context);
+void AddWatchCommand(CLI::App* parent, Context* context);
+void AddReplayCommand(CLI::App* parent, Context* context);
+void AddDumpCommand(CLI::App* parent, Context* context);
+void AddResolveCommand(CLI::App* parent, Context* context);
 // stats, info
-void AddServerCommands(CLI::App* app, Context* context);
-void AddCompletionCommand(CLI::App* app, Context* context);
+void AddServerCommands(CLI::App* parent, Context* context);
+void AddCompletionCommand(CLI::App* parent, Context* context);
 
 }  // namespace iovad::ctl
 

@@ -106,6 +106,66 @@ void AddPositional(const CLI::App& app, size_t index, Completion& completion) {
   AddValues(type.empty() ? option->get_name(true) : type, completion);
 }
 
+// Goes through a command line word by word, as far as is needed to know what may
+// come next.
+class LineReader {
+ public:
+  explicit LineReader(const CLI::App* app) : command_(app) {}
+
+  // A word that is complete.
+  void Take(const std::string& word) {
+    if (pending_ != nullptr) {
+      if (word != "=") TakeValue(word);
+    } else if (absl::StartsWith(word, "-") && word != "-") {
+      const size_t equals = word.find('=');
+      const CLI::Option* option = FindOption(command_, word.substr(0, equals));
+      if (option == nullptr || !TakesValue(*option)) return;
+      pending_ = option;
+      if (equals != std::string::npos) TakeValue(word.substr(equals + 1));
+    } else if (const CLI::App* command = FindCommand(*command_, word)) {
+      command_ = command;
+      positionals_ = 0;
+    } else {
+      ++positionals_;
+    }
+  }
+
+  // What the last word, of which `typed` is there, may become.
+  Completion Last(const std::string& typed) const {
+    Completion completion;
+    completion.socket = socket_;
+    completion.typed = typed;
+    const size_t equals = typed.find('=');
+    if (pending_ != nullptr) {
+      if (typed == "=") completion.typed = "";
+      AddValues(pending_->get_type_name(), completion);
+    } else if (absl::StartsWith(typed, "-") && equals != std::string::npos) {
+      completion.typed = typed.substr(equals + 1);
+      const CLI::Option* option = FindOption(command_, typed.substr(0, equals));
+      if (option != nullptr) AddValues(option->get_type_name(), completion);
+    } else if (absl::StartsWith(typed, "-")) {
+      AddFlags(command_, completion);
+    } else {
+      AddCommands(*command_, completion);
+      AddPositional(*command_, positionals_, completion);
+    }
+    return completion;
+  }
+
+ private:
+  void TakeValue(const std::string& value) {
+    if (pending_->check_lname("socket")) socket_ = value;
+    pending_ = nullptr;
+  }
+
+  const CLI::App* command_;
+  // Has no value yet.
+  const CLI::Option* pending_ = nullptr;
+  // How many positional arguments the command has already.
+  size_t positionals_ = 0;
+  std::string socket_;
+};
+
 // Asks the server; without one there are no names.
 std::vector<std::string> Names(Context& context, const std::string& kind) {
   context.options().timeout = absl::Milliseconds(500);
@@ -128,60 +188,15 @@ std::vector<std::string> Names(Context& context, const std::string& kind) {
 
 }  // namespace
 
-Completion Complete(const CLI::App& root, const std::vector<std::string>& words) {
-  Completion completion;
-  const CLI::App* app = &root;
-  const CLI::Option* pending = nullptr;  // has no value yet
-  size_t positionals = 0;
-  const auto take_value = [&](const std::string& value) {
-    if (pending->check_lname("socket")) completion.socket = value;
-    pending = nullptr;
-  };
-  for (size_t i = 0; i + 1 < words.size(); ++i) {
-    const std::string& word = words[i];
-    if (pending != nullptr) {
-      if (word != "=") take_value(word);
-      continue;
-    }
-    if (absl::StartsWith(word, "-") && word != "-") {
-      const size_t equals = word.find('=');
-      const CLI::Option* option = FindOption(app, word.substr(0, equals));
-      if (option == nullptr || !TakesValue(*option)) continue;
-      pending = option;
-      if (equals != std::string::npos) take_value(word.substr(equals + 1));
-    } else if (const CLI::App* command = FindCommand(*app, word)) {
-      app = command;
-      positionals = 0;
-    } else {
-      ++positionals;
-    }
-  }
-  std::string typed = words.empty() ? "" : words.back();
-  if (pending != nullptr) {
-    completion.typed = typed == "=" ? "" : typed;
-    AddValues(pending->get_type_name(), completion);
-    return completion;
-  }
-  const size_t equals = typed.find('=');
-  if (absl::StartsWith(typed, "-") && equals != std::string::npos) {
-    completion.typed = typed.substr(equals + 1);
-    const CLI::Option* option = FindOption(app, typed.substr(0, equals));
-    if (option != nullptr) AddValues(option->get_type_name(), completion);
-    return completion;
-  }
-  completion.typed = typed;
-  if (absl::StartsWith(typed, "-")) {
-    AddFlags(app, completion);
-  } else {
-    AddCommands(*app, completion);
-    AddPositional(*app, positionals, completion);
-  }
-  return completion;
+Completion Complete(const CLI::App& app, const std::vector<std::string>& words) {
+  LineReader line(&app);
+  for (size_t i = 0; i + 1 < words.size(); ++i) line.Take(words[i]);
+  return line.Last(words.empty() ? "" : words.back());
 }
 
-void AddCompletionCommand(CLI::App* root, Context* context) {
+void AddCompletionCommand(CLI::App* parent, Context* context) {
   CLI::App* app =
-      root->add_subcommand("completion", "Print a script that completes commands and names");
+      parent->add_subcommand("completion", "Print a script that completes commands and names");
   auto shell = std::make_shared<std::string>();
   app->add_option(kShell, *shell, "bash")
       ->required()

@@ -165,13 +165,13 @@ void AddInfo(CLI::App* parent, Context* context) {
 
 }  // namespace
 
-void AddDumpCommand(CLI::App* app, Context* context) { AddDump(app, context); }
+void AddDumpCommand(CLI::App* parent, Context* context) { AddDump(parent, context); }
 
-void AddResolveCommand(CLI::App* app, Context* context) { AddResolve(app, context); }
+void AddResolveCommand(CLI::App* parent, Context* context) { AddResolve(parent, context); }
 
-void AddServerCommands(CLI::App* app, Context* context) {
-  AddStats(app, context);
-  AddInfo(app, context);
+void AddServerCommands(CLI::App* parent, Context* context) {
+  AddStats(parent, context);
+  AddInfo(parent, context);
 }
 
 }  // namespace iovad::ctl

@@ -10,7 +10,7 @@
 
 namespace iovad::ctl {
 
-Interrupt::Interrupt() {
+Interrupt::Interrupt(Also also) : also_(also) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGINT);
@@ -44,22 +44,33 @@ void Interrupt::OnSignal(std::function<void()> function) {
   if (run_now) run_now();
 }
 
+void Interrupt::Call() {
+  std::function<void()> function;
+  {
+    MutexLock lock(mutex_);
+    seen_.store(true);
+    function = std::move(function_);
+  }
+  if (function) function();
+}
+
 void Interrupt::Wait() {
+  // Of standard output only POLLERR is of interest, which needs no asking.
+  const int reader = also_ == Also::kReaderGone ? STDOUT_FILENO : -1;
+  pollfd fds[] = {{signals_, POLLIN, 0}, {end_, POLLIN, 0}, {reader, 0, 0}};
   while (true) {
-    pollfd fds[] = {{signals_, POLLIN, 0}, {end_, POLLIN, 0}};
-    if (poll(fds, 2, -1) < 0) continue;
+    if (poll(fds, 3, -1) < 0) continue;
     if (fds[1].revents != 0) return;
+    if (fds[2].revents != 0) {
+      fds[2].fd = -1;  // it stays so
+      if (!seen_.load()) Call();
+    }
+    if (fds[0].revents == 0) continue;
     signalfd_siginfo info;
     if (read(signals_, &info, sizeof(info)) != sizeof(info)) continue;
     // Whoever presses twice does not want to wait.
     if (seen_.load()) _exit(128 + static_cast<int>(info.ssi_signo));
-    std::function<void()> function;
-    {
-      MutexLock lock(mutex_);
-      seen_.store(true);
-      function = std::move(function_);
-    }
-    if (function) function();
+    Call();
   }
 }
 

@@ -8,7 +8,7 @@
 // there (threads inherit which signals are blocked): before connecting.
 //
 // Example:
-//   Interrupt interrupt;
+//   Interrupt interrupt(Interrupt::Also::kNothing);
 //   interrupt.OnSignal([stream] { stream->Cancel(); });   // a shared_ptr
 //   while (stream->Read(response)) Show(response);
 //   if (interrupt.seen()) return kDone;
@@ -26,20 +26,25 @@ namespace iovad::ctl {
 
 class Interrupt {
  public:
-  Interrupt();
+  // kReaderGone: also when standard output is a pipe that nobody reads any more
+  // (`iovactl watch | head -1`), which shows in the next write only otherwise.
+  enum class Also { kNothing, kReaderGone };
+  explicit Interrupt(Also also);
   ~Interrupt();
   Interrupt(const Interrupt&) = delete;
   Interrupt& operator=(const Interrupt&) = delete;
 
-  // From now on calls `function` at a signal; at once when one has come before.
-  // Once.
+  // From now on calls `function` at a signal or when the reader goes; at once when
+  // that has happened before. Once.
   void OnSignal(std::function<void()> function);
 
   bool seen() const { return seen_.load(); }
 
  private:
   void Wait();
+  void Call();
 
+  Also also_;
   sigset_t before_;
   int signals_ = -1;
   // Ends the thread.

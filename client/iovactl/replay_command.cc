@@ -108,7 +108,7 @@ absl::StatusOr<int> Replay(Context& context, ReplayCommand command) {
   options.placement = command.placement.value_or(options.placement);
   if (!command.device.empty()) options.attachments.emplace_back().set_device(command.device);
 
-  Interrupt interrupt;  // before there are threads
+  Interrupt interrupt(Interrupt::Also::kNothing);  // before there are threads
   const absl::StatusOr<client::Connection*> connection = context.Connect();
   if (!connection.ok()) return connection.status();
   const auto replayer = std::make_shared<replay::Replayer>(*connection, &*trace, options);

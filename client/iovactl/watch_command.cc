@@ -68,7 +68,7 @@ bool Show(Output& out, const v1::WatchResponse& response) {
 }
 
 absl::StatusOr<int> Watch(Context& context, const WatchOptions& options) {
-  Interrupt interrupt;  // before there are threads
+  Interrupt interrupt(Interrupt::Also::kReaderGone);  // before there are threads
   const absl::StatusOr<Connection*> connection = context.Connect();
   if (!connection.ok()) return connection.status();
 

@@ -121,3 +121,10 @@ def test_ctrl_c_is_a_clean_end(ctl, space, number):
     with Watching(ctl, space) as watching:
         watching.line()
         assert watching.end(number) == (0, "", "")
+
+
+def test_a_reader_that_goes_away_ends_it_though_nothing_happens(ctl, space):
+    ctl("map", space, "--hva", "0x1000", "--size", "4K")
+    run = ctl.shell(f"set -o pipefail; iovactl watch {space} | head -1")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("2  + mapping 1 ")
