@@ -1,7 +1,6 @@
-#include "client/address.h"
-
 #include <string>
 
+#include "client/address.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 

@@ -1,7 +1,6 @@
-#include "client/error.h"
-
 #include <string>
 
+#include "client/error.h"
 #include "gtest/gtest.h"
 
 namespace iovad::client {
