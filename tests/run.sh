@@ -47,7 +47,7 @@ stage_asan-core() {
   cmake --preset asan >build/asan.configure.log || { cat build/asan.configure.log && return 1; }
   cmake --build --preset asan --parallel "$jobs" --target "${names[@]}" -- --quiet
   printf '%s\n' "${names[@]}" |
-    IOVAD_TEST_OPS=0.2 xargs -P "$jobs" -I{} "build/asan/bin/{}" --gtest_brief=1
+    IOVAD_TEST_OPS=0.2 xargs -P "$jobs" -I{} env build/asan/bin/{} --gtest_brief=1
 }
 
 stage_format() {
