@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "core/unique_fd.h"
 #include "grpcpp/impl/service_type.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
@@ -33,7 +34,6 @@
 #include "server/drain.h"
 #include "server/listener.h"
 #include "server/socket_path.h"
-#include "server/unique_fd.h"
 
 namespace iovad {
 

@@ -34,7 +34,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/unique_fd.h"
+#include "core/unique_fd.h"
 
 namespace iovad {
 

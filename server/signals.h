@@ -14,7 +14,7 @@
 
 #include <signal.h>
 
-#include "server/unique_fd.h"
+#include "core/unique_fd.h"
 
 namespace iovad {
 

@@ -27,7 +27,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "server/unique_fd.h"
+#include "core/unique_fd.h"
 
 namespace iovad {
 
