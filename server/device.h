@@ -26,13 +26,13 @@
 
 #include "core/iotlb_batch.h"
 #include "core/iotlb_port.h"
+#include "core/memory_model.h"
 #include "core/types.h"
 #include "server/device_log.h"
 
 namespace iovad {
 
 enum class DeviceBackend : uint8_t { kVhostVdpa = 1, kRelay = 2, kSimulated = 3 };
-enum class MemoryModel : uint8_t { kUseVa = 1, kPinned = 2, kUnknown = 3 };
 
 struct DeviceProperties {
   DeviceBackend backend = DeviceBackend::kSimulated;
