@@ -16,6 +16,8 @@ packages=(
   # tests and benchmarks
   libgtest-dev libgmock-dev
   python3 python3-grpcio python3-grpc-tools python3-pytest
+  # tests with a real kernel in a virtual machine
+  qemu-system-x86 qemu-system-common busybox-static iproute2 cpio xz-utils make gcc binutils libelf1
 )
 
 # Prints the packages that are not installed.
