@@ -66,8 +66,8 @@ std::string_view MemoryFaultText(MemoryFault fault);
 
 class MemoryAreas {
  public:
-  // Reads /proc/self/maps. DEVICE_ERROR with os_errno when it cannot be read,
-  // and when a line is not understood.
+  // Reads /proc/self/maps. DEVICE_ERROR with os_errno when it cannot be read, else
+  // as Parse.
   static absl::StatusOr<MemoryAreas> OfThisProcess();
 
   // The text of a maps file. INVALID_VALUE names the line that is not

@@ -2,7 +2,10 @@
 //
 // Purpose. The kernel does not say over the device's own file how it treats the
 // memory behind an entry, nor how many entries fit. Both follow from the driver
-// of the vDPA device's parent and from module parameters.
+// that made the vDPA device and from module parameters:
+//   /sys/devices/virtual/vduse/NAME/NAME/vhost-vdpa-0   VDUSE
+//   /sys/devices/NAME/vhost-vdpa-0                      the simulator: no parent
+//   /sys/devices/pci…/…/NAME/vhost-vdpa-0               hardware: the parent's driver
 //
 // Thread safety. Free functions that read files.
 //
@@ -55,9 +58,9 @@ struct VdpaParent {
 // `sysfs` is where sysfs is mounted.
 VdpaParent ReadVdpaParent(dev_t device, const std::string& sysfs = "/sys");
 
-// The class that sysfs files a character device under: "vhost-vdpa", "mem", ….
-// Empty when sysfs does not know the device.
-std::string DeviceClass(dev_t device, const std::string& sysfs = "/sys");
+// What sysfs says of a character device. kUnknown: sysfs is not there.
+enum class VhostVdpaKind : uint8_t { kYes, kNo, kUnknown };
+VhostVdpaKind IsVhostVdpa(dev_t device, const std::string& sysfs = "/sys");
 
 }  // namespace iovad
 

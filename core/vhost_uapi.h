@@ -8,6 +8,10 @@
 #ifndef IOVAD_CORE_VHOST_UAPI_H_
 #define IOVAD_CORE_VHOST_UAPI_H_
 
+// The legacy part of <linux/virtio_ring.h> is C that C++ refuses.
+#ifndef VIRTIO_RING_NO_LEGACY
+#define VIRTIO_RING_NO_LEGACY
+#endif
 #include <linux/vhost.h>
 #include <linux/vhost_types.h>
 #include <linux/virtio_config.h>

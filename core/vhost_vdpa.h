@@ -34,6 +34,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -194,7 +195,7 @@ class VhostVdpa {
   // 0, or an errno.
   int Ioctl(unsigned long request, void* argument) const;
   // DEVICE_ERROR: "device 'net0': SET_VRING_NUM of queue 3: EINVAL …".
-  absl::Status Refused(std::string_view what, int os_errno) const;
+  absl::Status Refused(const std::string& what, int os_errno) const;
   absl::Status CheckVrings(uint64_t features, absl::Span<const VringSetup> vrings) const;
   absl::Status SetUpVring(const VringSetup& vring);
   absl::Status RaiseStatus(uint8_t bits);

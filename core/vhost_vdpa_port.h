@@ -28,8 +28,10 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "core/iotlb_port.h"
 #include "core/memory_area.h"
 #include "core/types.h"
@@ -76,7 +78,11 @@ class VhostVdpaPort final : public IotlbPort {
   absl::Status CheckMemory(const IotlbEntry& entry, Hva local);
   // The likeliest cause of the kernel's refusal of an UPDATE.
   absl::Status Diagnose(Asid asid, const IotlbEntry& entry, Hva local, int os_errno) const;
+  // The same for a message that carries no memory.
+  absl::Status Explain(const std::string& message, Asid asid, int os_errno) const;
+  // Keeps the first reason; gives `os_errno` back.
   int Refuse(absl::Status why, int os_errno);
+  std::atomic<uint64_t>& Count(Asid asid);
 
   const VhostVdpa& device_;
   const UaddrResolver& resolver_;
