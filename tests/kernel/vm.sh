@@ -97,6 +97,8 @@ tar -C "$scratch/results" -xf "$scratch/results.tar" 2>/dev/null || true
 cp "$scratch/console.txt" "$scratch/results/"
 guest_status=$(cat "$scratch/results/.status" 2>/dev/null || true)
 if [[ -n $results ]]; then
+  # An earlier guest's go; what is not a guest's stays.
+  [[ ! -e $results/.status ]] || rm -rf "$results"
   mkdir -p "$results"
   cp -R "$scratch/results/." "$results"
 fi

@@ -8,8 +8,11 @@
 #   device=$(make_vduse v0)              # /dev/vhost-vdpa-0; v0's socket is /run/v0.sock
 #   device=$(make_sim blk use_va=0 batch_mapping=0)
 #   remove_device sim-blk
+#   ask_vduse v0 dump
 #   start_iovad --log-level debug; iovactl space create vm1
 set -eu
+
+heading() { echo "-- $*"; }
 
 fail() {
   echo "FAILED: $*" >&2
@@ -105,6 +108,13 @@ make_vduse() {
   echo $! >"/run/$name.pid"
   wait_for "/run/$name.sock"
   add_device "$name" vduse
+}
+
+# ask_vduse NAME COMMAND... - the answer of a device that make_vduse made.
+ask_vduse() {
+  local name=$1
+  shift
+  vduse_device --ask "/run/$name.sock" "$@"
 }
 
 # make_disk NAME FILE - a VDUSE block device with a working data path, by

@@ -1,0 +1,34 @@
+# shellcheck shell=dash source=tests/kernel/guest/lib.sh
+# Every kind of device that the tests use can be made, and works: the guest's
+# tests of the kernel's interface run on each.
+. /lib/lib.sh
+
+# on_device WHAT DEVICE [VARIABLE=VALUE]... - runs each test program on it.
+failures=0
+on_device() {
+  local what=$1 device=$2 program
+  shift 2
+  for program in /payload/*_test; do
+    heading "${program##*/} on $what ($device)"
+    env IOVAD_TEST_DEVICE="$device" "$@" "$program" --gtest_brief=1 || failures=$((failures + 1))
+  done
+}
+
+device=$(make_vduse v0)
+on_device 'VDUSE' "$device" IOVAD_TEST_VDUSE_SOCKET=/run/v0.sock
+remove_device v0
+
+if have_sim; then
+  for parameters in use_va=1 use_va=0 'use_va=0 batch_mapping=0'; do
+    for kind in blk net; do
+      # shellcheck disable=SC2086  # several parameters
+      device=$(make_sim "$kind" $parameters)
+      on_device "vdpa_sim_$kind $parameters" "$device"
+      remove_device "sim-$kind"
+    done
+  done
+else
+  heading 'NO vdpa_sim IN THE BASE IMAGE: VDUSE ONLY'
+fi
+
+[ "$failures" -eq 0 ] || fail "$failures runs of test programs"
