@@ -102,6 +102,9 @@ if [[ -n $results ]]; then
   mkdir -p "$results"
   cp -R "$scratch/results/." "$results"
 fi
+if grep -E 'BUG:|Oops|WARNING:|blocked for more than' "$scratch/results/dmesg.txt" 2>/dev/null >&2; then
+  say "the guest's kernel complained: see above, and dmesg.txt"
+fi
 if [[ -n $guest_status ]]; then
   exit "$guest_status"
 elif [[ $status -eq 124 || $status -eq 137 ]]; then
