@@ -117,6 +117,9 @@ ask_vduse() {
   vduse_device --ask "/run/$name.sock" "$@"
 }
 
+# vduse_timeout NAME SECONDS - how long the kernel waits for the device's answers.
+vduse_timeout() { echo "$2" >"/sys/class/vduse/$1/msg_timeout"; }
+
 # make_disk NAME FILE - a VDUSE block device with a working data path, by
 # qemu-storage-daemon, on a file of raw data. Prints the device's path.
 make_disk() {
