@@ -58,7 +58,7 @@ absl::Status CheckPlace(const VhostVdpa& device, const IotlbEntry& entry, Hva lo
     return ForEntry(MakeError({.reason = Reason::kUnaligned},
                               absl::StrCat("IOVA and address ", Hex(local),
                                            " differ in their place inside a page")),
-                    device, entry, EFAULT);
+                    device, entry, EINVAL);
   }
   return absl::OkStatus();
 }
@@ -100,6 +100,7 @@ VhostVdpaPort::VhostVdpaPort(const VhostVdpa& device, const UaddrResolver& resol
     : device_(device),
       resolver_(resolver),
       batches_(device.info().HasBackendFeature(VHOST_BACKEND_F_IOTLB_BATCH)),
+      whole_pages_(device.info().memory_model() != MemoryModel::kUseVa),
       checks_memory_(check == MemoryCheck::kEachBatch &&
                      device.info().memory_model() != MemoryModel::kPinned),
       mappings_(new std::atomic<uint64_t>[device.info().as_num]()) {}
@@ -124,6 +125,9 @@ int VhostVdpaPort::End(Asid asid, Direction /*direction*/) {
 int VhostVdpaPort::Update(Asid asid, const IotlbEntry& entry, Direction /*direction*/) {
   const std::optional<Hva> local = resolver_.Local(entry);
   if (!local) return Refuse(NotRegistered(device_, entry), ENXIO);
+  if (whole_pages_ && !SamePageOffset(entry, *local)) {
+    return Refuse(CheckPlace(device_, entry, *local), EINVAL);
+  }
   if (checks_memory_) {
     if (absl::Status status = CheckMemory(entry, *local); !status.ok()) {
       return Refuse(std::move(status), EINVAL);

@@ -12,7 +12,9 @@
 // Invariants.
 //  1. On a device whose memory model is not PINNED, no UPDATE reaches the kernel over
 //     memory that was not found (or, with kOnRegistration, promised) to be shared,
-//     of a file, and mapped whole.
+//     of a file, and mapped whole. On one whose model is not USE_VA, none whose IOVA and
+//     address differ in their place inside a page: the kernel would take it and map
+//     other bytes.
 //  2. One port for each open device: an address space that another one has a batch
 //     open in refuses messages.
 //  3. `failure` tells of the first refused message since the last forward Begin.
@@ -54,7 +56,8 @@ class VhostVdpaPort final : public IotlbPort {
   // Without VHOST_BACKEND_F_IOTLB_BATCH, Begin and End send nothing.
   int Begin(Asid asid, Direction direction) override;
   // EFAULT is the kernel's. Ours: ENXIO when the resolver does not have the
-  // memory, EINVAL when it is unsuitable; the kernel is not asked then.
+  // memory, EINVAL when it is unsuitable or, on a PINNED device, not in the same
+  // place inside a page as the IOVA; the kernel is not asked then.
   int Update(Asid asid, const IotlbEntry& entry, Direction direction) override;
   int Invalidate(Asid asid, IovaRange iova, Direction direction) override;
   int End(Asid asid, Direction direction) override;
@@ -87,6 +90,7 @@ class VhostVdpaPort final : public IotlbPort {
   const VhostVdpa& device_;
   const UaddrResolver& resolver_;
   const bool batches_;
+  const bool whole_pages_;
   const bool checks_memory_;
   bool in_batch_ = false;
   // Of this process, as of the batch's first UPDATE.
