@@ -123,7 +123,11 @@ bool VduseDevice::HandleRequest() {
         status_ = request.s.status;
         break;
       case VDUSE_GET_VQ_STATE:
+        // Where the driver set it to: nothing was taken from the queue since.
         response.vq_state.index = request.vq_state.index;
+        if (const auto info = QueueInfo(request.vq_state.index)) {
+          response.vq_state.split = info->split;
+        }
         break;
       default:
         response.result = VDUSE_REQ_RESULT_FAILED;

@@ -48,8 +48,7 @@ TEST_F(QueuesTest, StartAndStop) {
   for (uint32_t i = 0; i < std::min(device_->info().vq_num, 2U); ++i) {
     rings.push_back(Ring(i));
     rings.back().base = 5 * i + 2;
-    // vduse_device has no data path, and says 0 wherever it began.
-    expected.push_back({.index = i, .base = vduse_ ? 0 : 5 * i + 2});
+    expected.push_back({.index = i, .base = 5 * i + 2});
   }
   const absl::StatusOr<uint64_t> features = device_->Start(kFeatures, rings);
   ASSERT_TRUE(features.ok()) << features.status();
