@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/un.h>
 
 #include <exception>
 #include <filesystem>
@@ -108,6 +109,21 @@ struct Flags {
   }
 };
 
+// What no setting can say of itself.
+absl::Status CheckSockets(const Config& config) {
+  const std::string path = FdSocketPath(config);
+  if (path == config.socket) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--fd-socket and --socket must differ: both are ", path));
+  }
+  if (path.size() >= sizeof(sockaddr_un::sun_path)) {
+    return absl::InvalidArgumentError(absl::StrCat("there is no room for the socket ", path,
+                                                   ", whose path has ", path.size(),
+                                                   " bytes: give a shorter one with --fd-socket"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Config> ConfigFromFlags(const Flags& flags) {
   Config config;
   if (flags.app.count("--config") > 0) {
@@ -126,6 +142,7 @@ absl::StatusOr<Config> ConfigFromFlags(const Flags& flags) {
       return absl::InvalidArgumentError(absl::StrCat("--", setting->key, ": ", status.message()));
     }
   }
+  if (absl::Status status = CheckSockets(config); !status.ok()) return status;
   return config;
 }
 
@@ -200,6 +217,15 @@ std::string FormatConfig(const Config& config) {
     absl::StrAppend(&out, key, " = ", setting.toml(config), "\n");
   }
   return out;
+}
+
+std::string FdSocketPath(const Config& config) {
+  if (!config.fd_socket.empty()) return config.fd_socket;
+  constexpr std::string_view kSuffix = ".sock";
+  std::string_view stem = config.socket;
+  const bool has_suffix = stem.ends_with(kSuffix);
+  if (has_suffix) stem.remove_suffix(kSuffix.size());
+  return absl::StrCat(std::string(stem), ".fd", has_suffix ? ".sock" : "");
 }
 
 std::string_view Version() { return IOVAD_VERSION; }

@@ -12,7 +12,8 @@
 //  1. Every number is within the bounds listed in server/README.md.
 //  2. `listen` is empty or names a loopback address and a port: TCP carries no
 //     identity, so nothing from outside this host may reach it.
-//  3. `socket` is absolute and fits into sockaddr_un.
+//  3. `socket` is absolute and fits into sockaddr_un. `fd_socket` too, or it is
+//     empty; the two differ.
 //
 // Example:
 //   absl::StatusOr<CommandLine> line = ParseCommandLine(argc, argv);
@@ -63,6 +64,13 @@ struct Limits {
   std::chrono::seconds request_id_ttl{600};
   uint64_t max_request_ids = 100'000;
   uint64_t request_id_bytes = 64 * 1024 * 1024;
+  // Connections to the fd socket, and handles that nobody has used yet: together,
+  // and those of one user. How long a handle can be used.
+  uint64_t max_fd_connections = 512;
+  uint64_t max_fd_connections_per_user = 128;
+  uint64_t max_fd_handles = 1024;
+  uint64_t max_fd_handles_per_user = 256;
+  std::chrono::seconds fd_handle_ttl{30};
 
   friend bool operator==(const Limits&, const Limits&) = default;
 };
@@ -81,6 +89,9 @@ struct Config {
   // HOST:PORT on the loopback interface to serve TCP on as well; empty for none.
   // Port 0 takes a free one, which the log names.
   std::string listen;
+  // Path of the socket that file descriptors come and go through, with the same
+  // mode and group; empty for the one beside `socket` (FdSocketPath).
+  std::string fd_socket;
   // Where spaces are kept across restarts.
   std::string state_dir = "/run/iovad/state";
   // Keep nothing across restarts.
@@ -118,6 +129,11 @@ absl::StatusOr<Config> ParseConfigText(std::string_view text, std::string_view f
 // The configuration as TOML with every key; `ParseConfigText` reads it back to an
 // equal `Config`.
 std::string FormatConfig(const Config& config);
+
+// Where descriptors come and go: `fd_socket`, or, when that is empty, what
+// `socket` is with ".fd" in front of its ".sock" (or at its end): iovad.fd.sock
+// beside iovad.sock.
+std::string FdSocketPath(const Config& config);
 
 // The program's version, such as "0.1.0".
 std::string_view Version();

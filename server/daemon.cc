@@ -82,11 +82,13 @@ uint64_t RoomForConnections(uint64_t wanted) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const Config& config, DrainGate& gate,
-                                                      const std::vector<NamedService>& services) {
+                                                      const std::vector<NamedService>& services,
+                                                      HandleStore* handles) {
   SetUpGrpc();
   std::unique_ptr<Daemon> daemon(new Daemon(config, gate));
-  if (absl::Status status = daemon->OpenSockets(); !status.ok()) return status;
+  if (absl::Status status = daemon->OpenSockets(handles != nullptr); !status.ok()) return status;
   if (absl::Status status = daemon->BuildServer(services); !status.ok()) return status;
+  if (handles != nullptr) daemon->ServeFds(*handles);
   daemon->ServeConnections();
   return daemon;
 }
@@ -108,11 +110,18 @@ bool Daemon::Drain() {
   return idle;
 }
 
-absl::Status Daemon::OpenSockets() {
+absl::Status Daemon::OpenSockets(bool with_fds) {
   absl::StatusOr<std::unique_ptr<SocketPath>> socket = SocketPath::Claim(
       config_.socket, static_cast<mode_t>(config_.socket_mode), config_.socket_group);
   if (!socket.ok()) return socket.status();
   socket_ = *std::move(socket);
+  if (with_fds) {
+    absl::StatusOr<std::unique_ptr<SocketPath>> fds =
+        SocketPath::Claim(FdSocketPath(config_), static_cast<mode_t>(config_.socket_mode),
+                          config_.socket_group, SOCK_SEQPACKET, "--fd-socket");
+    if (!fds.ok()) return fds.status();
+    fd_path_ = *std::move(fds);
+  }
   if (config_.listen.empty()) return absl::OkStatus();
   absl::StatusOr<UniqueFd> tcp = ListenTcp(config_.listen);
   if (!tcp.ok()) return tcp.status();
@@ -156,6 +165,15 @@ absl::Status Daemon::BuildServer(const std::vector<NamedService>& services) {
   return absl::OkStatus();
 }
 
+void Daemon::ServeFds(HandleStore& handles) {
+  fd_socket_ = std::make_unique<FdSocket>(
+      fd_path_->fd(),
+      FdSocket::Options{.max_connections = config_.limits.max_fd_connections,
+                        .max_connections_per_user = config_.limits.max_fd_connections_per_user,
+                        .expiry_period = config_.limits.fd_handle_ttl},
+      handles, gate_);
+}
+
 void Daemon::ServeConnections() {
   std::vector<int> listening = {socket_->fd()};
   if (tcp_) listening.push_back(tcp_.get());
@@ -177,6 +195,7 @@ void Daemon::ShutDown() {
   server_->Shutdown(std::chrono::system_clock::now() + kGoodbye);
   server_->Wait();
   server_.reset();
+  fd_socket_.reset();
 }
 
 // ---------------------------------------------------------------------------
@@ -194,7 +213,8 @@ void LeaveAfter(std::chrono::milliseconds time) {
 }
 
 void LogStart(const Config& config, const Daemon& daemon) {
-  spdlog::info("iovad {} serves on {}", Version(), config.socket);
+  spdlog::info("iovad {} serves on {}, file descriptors on {}", Version(), config.socket,
+               FdSocketPath(config));
   if (daemon.tcp_port() != 0) {
     spdlog::info("also on TCP port {} ({})", daemon.tcp_port(), config.listen);
   }
@@ -210,7 +230,8 @@ int RunDaemon(const Config& config) {
   TerminationSignals signals;  // before gRPC starts its threads
   DrainGate gate;
   Services services(config, gate);
-  absl::StatusOr<std::unique_ptr<Daemon>> started = Daemon::Start(config, gate, services.All());
+  absl::StatusOr<std::unique_ptr<Daemon>> started =
+      Daemon::Start(config, gate, services.All(), &services.handles());
   if (!started.ok()) {
     // Said even where nothing is logged.
     if (!spdlog::should_log(spdlog::level::critical)) {

@@ -11,6 +11,8 @@
 //  1. Health answers SERVING, for "" and for each service, from the moment the
 //     first connection is accepted until draining begins, and never again.
 //  2. No RPC runs once the destructor has returned.
+//  3. The fd socket accepts before the first RPC is served, and until the last one
+//     is answered: handles in answers can be used.
 //
 // Example:
 //   DrainGate gate;
@@ -32,6 +34,8 @@
 #include "grpcpp/server_builder.h"
 #include "server/config.h"
 #include "server/drain.h"
+#include "server/fd_socket.h"
+#include "server/handle_store.h"
 #include "server/listener.h"
 #include "server/socket_path.h"
 
@@ -45,10 +49,12 @@ struct NamedService {
 
 class Daemon {
  public:
-  // Serves `services` on what `config` names. The gate and the services outlive
-  // the daemon. Errors as in SocketPath::Claim and ListenTcp.
+  // Serves `services` on what `config` names, and, given `handles`, the fd socket
+  // for them. The gate, the services and the handles outlive the daemon. Errors as
+  // in SocketPath::Claim and ListenTcp.
   static absl::StatusOr<std::unique_ptr<Daemon>> Start(const Config& config, DrainGate& gate,
-                                                       const std::vector<NamedService>& services);
+                                                       const std::vector<NamedService>& services,
+                                                       HandleStore* handles = nullptr);
   // Cancels what still runs and waits for it.
   ~Daemon();
   Daemon(const Daemon&) = delete;
@@ -66,8 +72,10 @@ class Daemon {
  private:
   Daemon(const Config& config, DrainGate& gate) : config_(config), gate_(gate) {}
 
-  absl::Status OpenSockets();
+  // `with_fds`: the fd socket, too.
+  absl::Status OpenSockets(bool with_fds);
   absl::Status BuildServer(const std::vector<NamedService>& services);
+  void ServeFds(HandleStore& handles);
   void ServeConnections();
   void ShutDown();
 
@@ -75,6 +83,8 @@ class Daemon {
   DrainGate& gate_;
   std::unique_ptr<SocketPath> socket_;
   UniqueFd tcp_;
+  std::unique_ptr<SocketPath> fd_path_;
+  std::unique_ptr<FdSocket> fd_socket_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Listener> listener_;

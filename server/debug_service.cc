@@ -76,6 +76,9 @@ grpc::ServerUnaryReactor* DebugService::GetServerInfo(grpc::CallbackServerContex
     out["max_connections"] = limits.max_connections;
     out["max_open_snapshots"] = limits.max_open_snapshots;
     out["max_request_ids"] = limits.max_request_ids;
+    out["max_fd_handles"] = limits.max_fd_handles;
+    out["max_fd_handles_per_user"] = limits.max_fd_handles_per_user;
+    out["fd_handle_ttl_seconds"] = static_cast<uint64_t>(limits.fd_handle_ttl.count());
     for (const char* feature : {"simulated-devices", "watch-live", "request-ids-in-memory"}) {
       response->add_features(feature);
     }
@@ -83,6 +86,7 @@ grpc::ServerUnaryReactor* DebugService::GetServerInfo(grpc::CallbackServerContex
     WriteTime(context_.start_time, *response->mutable_start_time());
     response->set_pid(static_cast<uint32_t>(getpid()));
     response->set_epoch(context_.epoch);
+    response->set_fd_socket(FdSocketPath(context_.config));
     return absl::OkStatus();
   });
 }

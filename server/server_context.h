@@ -10,17 +10,26 @@
 #include "absl/time/time.h"
 #include "server/config.h"
 #include "server/drain.h"
+#include "server/handle_store.h"
 #include "server/registry.h"
 #include "server/task_thread.h"
 
 namespace iovad {
 
 struct ServerContext {
-  ServerContext(const Config& c, DrainGate& g) : config(c), gate(g), registry(c.limits) {}
+  ServerContext(const Config& c, DrainGate& g)
+      : config(c),
+        gate(g),
+        registry(c.limits),
+        handles({.ttl = c.limits.fd_handle_ttl,
+                 .max_handles = c.limits.max_fd_handles,
+                 .max_handles_per_user = c.limits.max_fd_handles_per_user}) {}
 
   const Config config;
   DrainGate& gate;
   Registry registry;
+  // Descriptors and processes that clients left for a request, or are to fetch.
+  HandleStore handles;
   const absl::Time start_time = absl::Now();
   // Names this run of the server.
   const std::string epoch = RandomId();

@@ -26,6 +26,8 @@ class Services {
             {DebugService::kName, &debug_}};
   }
 
+  HandleStore& handles() { return context_.handles; }
+
  private:
   ServerContext context_;
   AddressSpaceService spaces_;

@@ -96,21 +96,27 @@ absl::Status SetPath(std::string Config::*field, Config& config, const std::stri
   return absl::OkStatus();
 }
 
-absl::Status SetSocket(Config& config, const std::string& text) {
+absl::Status SetSocket(std::string Config::*field, Config& config, const std::string& text) {
   // What gRPC's clients take; a file of that name is hardly meant.
   if (text.rfind("unix:", 0) == 0 || text.rfind('@', 0) == 0) {
     return Refuse(text, "a plain path, without 'unix:' or '@'");
   }
   Config changed = config;
-  if (absl::Status status = SetPath(&Config::socket, changed, text); !status.ok()) return status;
+  if (absl::Status status = SetPath(field, changed, text); !status.ok()) return status;
+  const std::string& path = changed.*field;
   constexpr size_t kMaxPath = sizeof(sockaddr_un::sun_path) - 1;
-  if (changed.socket.size() > kMaxPath) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("'%s' has %d bytes; a Unix socket's path has at most %d", changed.socket,
-                        changed.socket.size(), kMaxPath));
+  if (path.size() > kMaxPath) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "'%s' has %d bytes; a Unix socket's path has at most %d", path, path.size(), kMaxPath));
   }
-  if (changed.socket.back() == '/') return Refuse(text, "a file's path, not a directory's");
-  config.socket = changed.socket;
+  if (path.back() == '/') return Refuse(text, "a file's path, not a directory's");
+  config.*field = path;
+  return absl::OkStatus();
+}
+
+absl::Status SetFdSocket(Config& config, const std::string& text) {
+  if (!text.empty()) return SetSocket(&Config::fd_socket, config, text);
+  config.fd_socket.clear();
   return absl::OkStatus();
 }
 
@@ -215,7 +221,8 @@ using Kind = TomlItem::Kind;
 
 std::vector<Setting> MainSettings() {
   return {
-      {"socket", Kind::kString, "Unix socket to serve on", SetSocket,
+      {"socket", Kind::kString, "Unix socket to serve on",
+       [](Config& c, const std::string& text) { return SetSocket(&Config::socket, c, text); },
        [](const Config& c) { return TomlQuote(c.socket); }},
       {"socket-mode", Kind::kString, "the socket's permission bits, octal", SetSocketMode,
        [](const Config& c) { return TomlQuote(absl::StrFormat("%04o", c.socket_mode)); }},
@@ -223,6 +230,10 @@ std::vector<Setting> MainSettings() {
        SetSocketGroup, [](const Config& c) { return TomlQuote(c.socket_group); }},
       {"listen", Kind::kString, "loopback HOST:PORT to serve TCP on as well; empty: none",
        SetListen, [](const Config& c) { return TomlQuote(c.listen); }},
+      {"fd-socket", Kind::kString,
+       "Unix socket that file descriptors come and go through; empty: iovad.fd.sock beside the "
+       "other",
+       SetFdSocket, [](const Config& c) { return TomlQuote(c.fd_socket); }},
       {"state-dir", Kind::kString, "where spaces are kept across restarts",
        [](Config& c, const std::string& text) { return SetPath(&Config::state_dir, c, text); },
        [](const Config& c) { return TomlQuote(c.state_dir); }},
@@ -272,6 +283,18 @@ std::vector<Setting> LimitSettings() {
              "request ids kept for one space"),
       Number("request-id-bytes", &Limits::request_id_bytes, 64 * 1024, 16 * kGiB,
              "bytes of answers to request ids kept for one space"),
+      Number("max-fd-connections", &Limits::max_fd_connections, 1, 65'536,
+             "connections to the fd socket"),
+      Number("max-fd-connections-per-user", &Limits::max_fd_connections_per_user, 1, 65'536,
+             "connections of one user to the fd socket"),
+      Number("max-fd-handles", &Limits::max_fd_handles, 1, 65'536,
+             "unused handles of all users together"),
+      Number("max-fd-handles-per-user", &Limits::max_fd_handles_per_user, 1, 65'536,
+             "unused handles of one user"),
+      Seconds(
+          "limits.fd-handle-ttl",
+          [](Config& c) -> std::chrono::seconds& { return c.limits.fd_handle_ttl; }, 1, 3600,
+          "how long a handle can be used"),
   };
 }
 

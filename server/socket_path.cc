@@ -27,10 +27,10 @@ constexpr int kLockAttempts = 100;
 
 absl::Status Errno(int error, std::string what) { return absl::ErrnoToStatus(error, what); }
 
-absl::Status ServedBy(const std::string& path, pid_t pid) {
+absl::Status ServedBy(const std::string& path, pid_t pid, const std::string& flag) {
   return absl::AlreadyExistsError(
       absl::StrCat("another process", pid > 0 ? absl::StrCat(" (pid ", pid, ")") : "",
-                   " serves on ", path, ": stop it, or give this one another --socket"));
+                   " serves on ", path, ": stop it, or give this one another ", flag));
 }
 
 sockaddr_un Address(const std::string& path) {
@@ -88,7 +88,8 @@ bool SameFile(const struct stat& a, const struct stat& b) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SocketPath>> SocketPath::Claim(const std::string& path, mode_t mode,
-                                                              const std::string& group) {
+                                                              const std::string& group, int type,
+                                                              std::string_view flag) {
   if (path.empty() || path.front() != '/') {
     return absl::InvalidArgumentError(absl::StrCat("socket '", path, "' is no absolute path"));
   }
@@ -99,7 +100,7 @@ absl::StatusOr<std::unique_ptr<SocketPath>> SocketPath::Claim(const std::string&
   }
   if (absl::Status status = MakeParents(path); !status.ok()) return status;
   // From here on, what the object holds is put back by its destructor.
-  std::unique_ptr<SocketPath> claim(new SocketPath(path));
+  std::unique_ptr<SocketPath> claim(new SocketPath(path, type, flag));
   if (absl::Status status = claim->Lock(); !status.ok()) return status;
   if (absl::Status status = claim->RemoveStale(); !status.ok()) return status;
   if (absl::Status status = claim->Bind(mode, group); !status.ok()) return status;
@@ -128,7 +129,7 @@ absl::Status SocketPath::Lock() {
     UniqueFd fd(open(lock_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!fd) return Errno(errno, "cannot open the lock file " + lock_path_);
     if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
-      if (errno == EWOULDBLOCK) return ServedBy(path_, PidInLock(fd.get()));
+      if (errno == EWOULDBLOCK) return ServedBy(path_, PidInLock(fd.get()), flag_);
       return Errno(errno, "cannot lock " + lock_path_);
     }
     struct stat locked;
@@ -156,23 +157,24 @@ absl::Status SocketPath::RemoveStale() {
   }
   if (!S_ISSOCK(there.st_mode)) {
     return absl::FailedPreconditionError(
-        absl::StrCat(path_, " exists and is no socket: remove it, or give another --socket"));
+        absl::StrCat(path_, " exists and is no socket: remove it, or give another ", flag_));
   }
   // Having the lock, this can only be a stranger: another program, or an
   // instance whose lock file somebody removed.
-  UniqueFd probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  UniqueFd probe(socket(AF_UNIX, type_ | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!probe) return Errno(errno, "socket");
   const sockaddr_un address = Address(path_);
-  // EAGAIN: somebody listens, and its backlog is full.
+  // EAGAIN: somebody listens, and its backlog is full. EPROTOTYPE: somebody has a
+  // socket of another type there.
   const bool connected =
       connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
-  if (connected || errno == EAGAIN) {
+  if (connected || errno == EAGAIN || errno == EPROTOTYPE) {
     ucred peer = {};
     socklen_t size = sizeof(peer);
     if (!connected || getsockopt(probe.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
       peer.pid = 0;
     }
-    return ServedBy(path_, peer.pid);
+    return ServedBy(path_, peer.pid, flag_);
   }
   if (errno != ECONNREFUSED && errno != ENOENT) return Errno(errno, "cannot probe " + path_);
   if (unlink(path_.c_str()) != 0 && errno != ENOENT) {
@@ -182,7 +184,7 @@ absl::Status SocketPath::RemoveStale() {
 }
 
 absl::Status SocketPath::Bind(mode_t mode, const std::string& group) {
-  socket_ = UniqueFd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  socket_ = UniqueFd(socket(AF_UNIX, type_ | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket_) return Errno(errno, "socket");
   // Linux makes the file with the socket's own mode (less the umask), so it is
   // never wider than this: net/unix/af_unix.c, unix_bind_bsd.

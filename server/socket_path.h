@@ -20,10 +20,12 @@
 #ifndef IOVAD_SERVER_SOCKET_PATH_H_
 #define IOVAD_SERVER_SOCKET_PATH_H_
 
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -34,14 +36,18 @@ namespace iovad {
 class SocketPath {
  public:
   // Claims `path`, and makes its directory (mode 0755) where there is none.
-  // `group` is a name or a number; empty leaves the process's own.
+  // `group` is a name or a number; empty leaves the process's own. `type` is that
+  // of socket(2): SOCK_STREAM or SOCK_SEQPACKET. `flag` is how errors call the
+  // setting.
   // Errors, each naming the path:
   //  ALREADY_EXISTS       another process serves there (with its pid)
   //  FAILED_PRECONDITION  something is there that is no socket
   //  INVALID_ARGUMENT     the path is too long for sockaddr_un, or no such group
   //  PERMISSION_DENIED, INTERNAL and others: what the system call said
   static absl::StatusOr<std::unique_ptr<SocketPath>> Claim(const std::string& path, mode_t mode,
-                                                           const std::string& group);
+                                                           const std::string& group,
+                                                           int type = SOCK_STREAM,
+                                                           std::string_view flag = "--socket");
 
   // Removes the socket and the lock, unless somebody else has put others in
   // their place.
@@ -58,7 +64,8 @@ class SocketPath {
   int fd() const { return socket_.get(); }
 
  private:
-  explicit SocketPath(std::string path) : path_(std::move(path)), lock_path_(path_ + ".lock") {}
+  SocketPath(std::string path, int type, std::string_view flag)
+      : path_(std::move(path)), lock_path_(path_ + ".lock"), type_(type), flag_(flag) {}
 
   absl::Status Lock();
   absl::Status RemoveStale();
@@ -66,6 +73,8 @@ class SocketPath {
 
   const std::string path_;
   const std::string lock_path_;
+  const int type_;
+  const std::string flag_;
   UniqueFd lock_;
   UniqueFd socket_;
   // What this object bound; 0 when nothing.

@@ -8,7 +8,7 @@ import pytest
 from daemon import Daemon, run_iovad
 from harness import HVA, PAGE, Client, refused
 
-FLAGS = ["--config", "--socket", "--listen", "--state-dir", "--ephemeral", "--log-level",
+FLAGS = ["--config", "--socket", "--fd-socket", "--listen", "--state-dir", "--ephemeral", "--log-level",
          "--print-config", "--check-config", "--version", "--help"]
 
 
@@ -50,7 +50,8 @@ def test_the_defaults_are_the_documented_ones():
                  "max-mappings-per-space = 1048576", "max-spaces = 4096",
                  "max-ops-per-request = 65536", "max-message-bytes = 4194304",
                  "max-queries-per-translate = 4096", "max-watchers = 1024",
-                 "max-connections = 10000", "max-open-snapshots = 16", "snapshot-ttl = 60"):
+                 "max-connections = 10000", "max-open-snapshots = 16", "snapshot-ttl = 60", 'fd-socket = ""',
+                 "max-fd-handles = 1024", "max-fd-handles-per-user = 256", "fd-handle-ttl = 30"):
         assert line in text.splitlines(), line
 
 

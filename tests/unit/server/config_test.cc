@@ -70,6 +70,11 @@ TEST(Config, EveryFlagReachesItsField) {
       {{"--socket=/a//./b.sock"}, [](Config& c) { c.socket = "/a/b.sock"; }},
       {{"--socket-mode", "0600"}, [](Config& c) { c.socket_mode = 0600; }},
       {{"--socket-group", "kvm"}, [](Config& c) { c.socket_group = "kvm"; }},
+      {{"--fd-socket", "/a/b.fd"}, [](Config& c) { c.fd_socket = "/a/b.fd"; }},
+      {{"--fd-socket="}, [](Config&) {}},
+      {{"--limits.max-fd-handles", "7"}, [](Config& c) { c.limits.max_fd_handles = 7; }},
+      {{"--limits.fd-handle-ttl", "1"},
+       [](Config& c) { c.limits.fd_handle_ttl = std::chrono::seconds(1); }},
       {{"--listen", "127.0.0.1:50051"}, [](Config& c) { c.listen = "127.0.0.1:50051"; }},
       {{"--listen", "localhost:0"}, [](Config& c) { c.listen = "127.0.0.1:0"; }},
       {{"--listen", "[::1]:65535"}, [](Config& c) { c.listen = "[::1]:65535"; }},
@@ -111,6 +116,9 @@ TEST(Config, RefusesAndSaysWhatIsAllowed) {
       {{"--socket", "/" + std::string(107, 'x')},
        "has 108 bytes; a Unix socket's path has at most"},
       {{"--socket", "/a\nb"}, "control characters"},
+      {{"--socket", "/a", "--fd-socket", "/b/../a"}, "must differ"},
+      {{"--socket", "/" + std::string(105, 'x')}, "--fd-socket"},
+      {{"--fd-socket", "unix:/a"}, "without 'unix:'"},
       {{"--socket-mode", "0666"}, "nothing for others"},
       {{"--socket-mode", "0060"}, "nothing for others"},
       {{"--socket-mode", "0770"}, "nothing for others"},
@@ -206,6 +214,7 @@ TEST(Config, FormattedConfigReadsBackEqual) {
   config.socket = "/a \"quoted\" # path\\.sock";
   config.socket_mode = 0600;
   config.socket_group = "kvm";
+  config.fd_socket = "/a b.fd";
   config.listen = "[::1]:1";
   config.state_dir = "/s";
   config.ephemeral = true;
@@ -228,11 +237,35 @@ TEST(Config, FormattedConfigReadsBackEqual) {
                    .snapshot_ttl = std::chrono::seconds(113),
                    .request_id_ttl = std::chrono::seconds(114),
                    .max_request_ids = 115,
-                   .request_id_bytes = 70'002};
+                   .request_id_bytes = 70'002,
+                   .max_fd_connections = 117,
+                   .max_fd_connections_per_user = 118,
+                   .max_fd_handles = 119,
+                   .max_fd_handles_per_user = 120,
+                   .fd_handle_ttl = std::chrono::seconds(121)};
   const auto read = ParseConfigText(FormatConfig(config), "printed");
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(*read, config);
   EXPECT_NE(*read, Config());
+}
+
+TEST(Config, TheFdSocketIsBesideTheOther) {
+  const struct {
+    const char* socket;
+    const char* fd_socket;
+    const char* path;
+  } cases[] = {
+      {"/run/iovad/iovad.sock", "", "/run/iovad/iovad.fd.sock"},
+      {"/run/iovad/.sock", "", "/run/iovad/.fd.sock"},
+      {"/run/iovad.sock/api", "", "/run/iovad.sock/api.fd"},
+      {"/run/iovad/iovad.sock", "/x", "/x"},
+  };
+  for (const auto& c : cases) {
+    Config config;
+    config.socket = c.socket;
+    config.fd_socket = c.fd_socket;
+    EXPECT_EQ(FdSocketPath(config), c.path) << c.socket;
+  }
 }
 
 TEST(Config, ActionsThatPrint) {
