@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 
@@ -20,17 +21,20 @@ absl::StatusOr<std::string> ReadProcFile(const std::string& path) {
   };
   const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return failed(errno);
+  // Such files come a page at a time, however much is asked for: the buffer grows
+  // only when it is nearly full, since growing clears it.
+  constexpr size_t kLeast = size_t{16} << 10;
   std::string text;
-  constexpr size_t kStep = size_t{64} << 10;
+  size_t had = 0;
   while (true) {
-    const size_t had = text.size();
-    text.resize(had + kStep);
-    const ssize_t n = read(fd.get(), text.data() + had, kStep);
-    const int os_errno = errno;
-    text.resize(had + (n > 0 ? static_cast<size_t>(n) : 0));
-    if (n == 0) return text;
-    if (n < 0 && os_errno != EINTR) return failed(os_errno);
+    if (text.size() - had < kLeast / 2) text.resize(std::max(kLeast, 2 * text.size()));
+    const ssize_t n = read(fd.get(), text.data() + had, text.size() - had);
+    if (n < 0 && errno != EINTR) return failed(errno);
+    if (n == 0) break;
+    if (n > 0) had += static_cast<size_t>(n);
   }
+  text.resize(had);
+  return text;
 }
 
 }  // namespace iovad
