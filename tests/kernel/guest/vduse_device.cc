@@ -87,10 +87,6 @@ VduseDevice::VduseDevice(const VduseOptions& options)
     queue.max_size = options.queue_size;
     if (ioctl(device_.get(), VDUSE_VQ_SETUP, &queue) != 0) Die("VDUSE_VQ_SETUP");
     UniqueFd kick(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
-    vduse_vq_eventfd setup = {};
-    setup.index = index;
-    setup.fd = kick.get();
-    if (ioctl(device_.get(), VDUSE_VQ_SETUP_KICKFD, &setup) != 0) Die("VDUSE_VQ_SETUP_KICKFD");
     queues_.push_back({std::move(kick)});
   }
 }
@@ -120,7 +116,7 @@ bool VduseDevice::HandleRequest() {
         Replace(request.iova.start, request.iova.last);
         break;
       case VDUSE_SET_STATUS:
-        status_ = request.s.status;
+        SetStatus(request.s.status);
         break;
       case VDUSE_GET_VQ_STATE:
         // Where the driver set it to: nothing was taken from the queue since.
@@ -134,6 +130,23 @@ bool VduseDevice::HandleRequest() {
     }
   }
   return write(device_.get(), &response, sizeof response) == static_cast<ssize_t>(sizeof response);
+}
+
+void VduseDevice::SetStatus(uint8_t status) {
+  const bool starts =
+      (status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 && (status_ & VIRTIO_CONFIG_S_DRIVER_OK) == 0;
+  status_ = status;
+  if (!starts) return;
+  // Not before: the kernel forgets them at a reset (vduse_dev_reset). A kick that
+  // came earlier is not lost, it comes now.
+  for (size_t index = 0; index < queues_.size(); ++index) {
+    vduse_vq_eventfd setup = {};
+    setup.index = static_cast<uint32_t>(index);
+    setup.fd = queues_[index].kick.get();
+    if (ioctl(device_.get(), VDUSE_VQ_SETUP_KICKFD, &setup) != 0) {
+      std::perror("vduse_device: VDUSE_VQ_SETUP_KICKFD");
+    }
+  }
 }
 
 VduseDevice::Table VduseDevice::Fetch(uint64_t start, uint64_t last) const {

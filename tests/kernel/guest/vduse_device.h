@@ -102,6 +102,7 @@ class VduseDevice {
   // The kernel's entries that touch [start, last].
   Table Fetch(uint64_t start, uint64_t last) const;
   void Replace(uint64_t start, uint64_t last);
+  void SetStatus(uint8_t status);
 
   const std::string name_;
   UniqueFd control_;

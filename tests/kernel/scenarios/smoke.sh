@@ -14,9 +14,11 @@ on_device() {
   done
 }
 
-device=$(make_vduse v0)
-on_device 'VDUSE' "$device" IOVAD_TEST_VDUSE_SOCKET=/run/v0.sock
-remove_device v0
+for type in blk net; do
+  device=$(make_vduse v0 --type "$type")
+  on_device "VDUSE $type" "$device" IOVAD_TEST_VDUSE_SOCKET=/run/v0.sock
+  remove_device v0
+done
 
 if have_sim; then
   for parameters in use_va=1 use_va=0 'use_va=0 batch_mapping=0'; do
