@@ -51,16 +51,6 @@ bool StartsWith(std::string_view text, std::string_view prefix) {
   return text.substr(0, prefix.size()) == prefix;
 }
 
-// Whether the file behind a shared area is something else than memory: what its
-// path says (proc(5)), and for what lies in /dev what kind of file it is.
-bool IsDeviceFile(std::string_view path) {
-  if (StartsWith(path, "anon_inode:")) return true;
-  if (!StartsWith(path, "/dev/")) return false;
-  // "/dev/zero (deleted)" is shared anonymous memory: no file of that name.
-  struct stat info;
-  return stat(std::string(path).c_str(), &info) == 0 && S_ISCHR(info.st_mode);
-}
-
 MemoryFault SharedFault(const MemoryArea& area) {
   if (!area.shared) return MemoryFault::kPrivate;
   if (!area.file_backed) return MemoryFault::kNotAFile;
@@ -69,6 +59,14 @@ MemoryFault SharedFault(const MemoryArea& area) {
 }
 
 }  // namespace
+
+bool IsDeviceFile(std::string_view path) {
+  if (StartsWith(path, "anon_inode:")) return true;
+  if (!StartsWith(path, "/dev/")) return false;
+  // "/dev/zero (deleted)" is shared anonymous memory: no file of that name.
+  struct stat info;
+  return stat(std::string(path).c_str(), &info) == 0 && S_ISCHR(info.st_mode);
+}
 
 std::optional<MemoryArea> ParseMemoryArea(std::string_view line) {
   // "7f0000000000-7f0000001000 rw-s 00000000 00:01 1031 /memfd:x (deleted)"

@@ -1,5 +1,6 @@
 #include "core/vhost_vdpa_port.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -187,10 +188,19 @@ int VhostVdpaPort::Refuse(absl::Status why, int os_errno) {
 }
 
 absl::Status VhostVdpaPort::CheckMemory(const IotlbEntry& entry, Hva local) {
-  if (!areas_ || !in_batch_) {
-    absl::StatusOr<MemoryAreas> areas = MemoryAreas::OfThisProcess();
+  // What was found good in this batch: most often the area of the entry before.
+  if (areas_ && in_batch_ && CheckAreas(device_, *areas_, entry, local, EINVAL).ok()) {
+    return absl::OkStatus();
+  }
+  areas_.reset();
+  const std::optional<HvaRange> range = LocalRange(local, entry.iova);
+  if (range) {
+    if (!maps_) maps_ = UniqueFd(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
+    absl::StatusOr<MemoryAreas> areas = MemoryAreas::Over(maps_, *range);
     if (!areas.ok()) return ForEntry(areas.status(), device_, entry, EIO);
     areas_ = *std::move(areas);
+  } else {
+    areas_ = MemoryAreas();
   }
   return CheckAreas(device_, *areas_, entry, local, EINVAL);
 }

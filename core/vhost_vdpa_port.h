@@ -7,7 +7,8 @@
 // Thread safety. One thread at a time, as IotlbPort. `mappings` from any thread.
 //
 // Cost. A message is a look-up of the address and one write(2). With
-// MemoryCheck::kEachBatch, /proc/self/maps is read once a batch, at its first UPDATE.
+// MemoryCheck::kEachBatch, each change of memory area inside a batch asks the kernel for
+// the area (an ioctl); before Linux 6.11, /proc/self/maps is read once a batch.
 //
 // Invariants.
 //  1. On a device whose memory model is not PINNED, no UPDATE reaches the kernel over
@@ -38,6 +39,7 @@
 #include "core/memory_area.h"
 #include "core/types.h"
 #include "core/uaddr_resolver.h"
+#include "core/unique_fd.h"
 #include "core/vhost_vdpa.h"
 
 namespace iovad {
@@ -93,7 +95,9 @@ class VhostVdpaPort final : public IotlbPort {
   const bool whole_pages_;
   const bool checks_memory_;
   bool in_batch_ = false;
-  // Of this process, as of the batch's first UPDATE.
+  // /proc/self/maps, from the first check on.
+  UniqueFd maps_;
+  // Looked at in this batch.
   std::optional<MemoryAreas> areas_;
   absl::Status failure_;
   // By address space.

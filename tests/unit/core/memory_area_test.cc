@@ -1,5 +1,6 @@
 #include "core/memory_area.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -185,6 +186,43 @@ TEST_F(OwnMemoryTest, IsToldApart) {
   ASSERT_EQ(ReasonOf(hole), Reason::kMemoryUnsuitable) << hole;
   EXPECT_EQ(DetailOf(hole)->ranges.at(0),
             AddressRange::Of(Sized(memfd.first().value() + kPage, kPage)));
+}
+
+// What is asked for piece by piece is what the whole text says.
+TEST_F(OwnMemoryTest, OverIsAPartOfTheWhole) {
+  const UniqueFd fd(memfd_create("memory", MFD_CLOEXEC));
+  ASSERT_EQ(ftruncate(fd.get(), kSize), 0);
+  const uint64_t base = Map(MAP_SHARED, fd.get());
+  const uint64_t anonymous = Map(MAP_PRIVATE | MAP_ANONYMOUS, -1);
+  const UniqueFd device(open("/dev/zero", O_RDWR | O_CLOEXEC));
+  const uint64_t zero = Map(MAP_SHARED, device.get());
+  ASSERT_EQ(munmap(reinterpret_cast<void*>(base + kPage), kPage), 0);
+  ASSERT_EQ(mprotect(reinterpret_cast<void*>(base + 3 * kPage), kPage, PROT_READ), 0);
+
+  const UniqueFd maps(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
+  for (const HvaRange range :
+       {Sized(base, kPage), Sized(base + 1, 2), Sized(base, kSize), Sized(base + kPage, kPage),
+        Sized(base + 2 * kPage, 2 * kPage), Sized(anonymous, kSize), Sized(zero, kSize),
+        Sized(0, kPage), Sized(0, base + 1), HvaRange(Hva(base), Hva(kMaxAddress)),
+        HvaRange(Hva(kMaxAddress), Hva(kMaxAddress))}) {
+    SCOPED_TRACE(testing::Message() << std::hex << range.first().value());
+    const absl::StatusOr<MemoryAreas> part = MemoryAreas::Over(maps, range);
+    const absl::StatusOr<MemoryAreas> whole = MemoryAreas::OfThisProcess();
+    ASSERT_TRUE(part.ok() && whole.ok()) << part.status() << whole.status();
+    for (const auto look : {&MemoryAreas::Look, &MemoryAreas::LookMapped}) {
+      const MemoryAreas::Finding a = ((*part).*look)(range);
+      const MemoryAreas::Finding b = ((*whole).*look)(range);
+      EXPECT_EQ(a.fault, b.fault);
+      EXPECT_EQ(a.areas, b.areas);
+      EXPECT_EQ(a.writable, b.writable);
+      if (a.fault != MemoryFault::kNone) {
+        EXPECT_EQ(a.where, b.where);
+      }
+    }
+  }
+  // No file to ask: all are read.
+  EXPECT_EQ(MemoryAreas::Over(UniqueFd(), Sized(base, kPage))->Look(Sized(base, kPage)).fault,
+            MemoryFault::kNone);
 }
 
 }  // namespace
