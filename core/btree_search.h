@@ -21,12 +21,18 @@ auto BPlusTree<Policy>::FindFirst(uint64_t from, uint64_t least, SearchCost* cos
   }
   if (cost != nullptr) cost->nodes += static_cast<uint64_t>(height_) + 1;
   const auto* leaf = static_cast<const LeafNode*>(node);
-  for (int i = leaf->LowerBound(from, 0); i < leaf->count; ++i) {
-    if (policy_.Summary(leaf->keys[i], leaf->ends.values[i]) >= least) return Position(leaf, i);
+  const auto may_have = [&](int level) {
+    return level < 0 || nodes[level]->summaries.values[children[level]] >= least;
+  };
+  if (may_have(height_ - 1)) {
+    for (int i = leaf->LowerBound(from, 0); i < leaf->count; ++i) {
+      if (policy_.Summary(leaf->keys[i], leaf->ends.values[i]) >= least) return Position(leaf, i);
+    }
   }
   // Up to the first node with a child further on that has an answer, then down
   // to it: every child chosen below has one.
   for (int level = height_ - 1; level >= 0; --level) {
+    if (!may_have(level - 1)) continue;
     int child = children[level] + 1;
     while (child < nodes[level]->count && nodes[level]->summaries.values[child] < least) ++child;
     if (cost != nullptr) ++cost->nodes;
@@ -61,10 +67,16 @@ auto BPlusTree<Policy>::FindLast(uint64_t to, uint64_t least, SearchCost* cost) 
   }
   if (cost != nullptr) cost->nodes += static_cast<uint64_t>(height_) + 1;
   const auto* leaf = static_cast<const LeafNode*>(node);
-  for (int i = leaf->UpperBound(to) - 1; i >= 0; --i) {
-    if (policy_.Summary(leaf->keys[i], leaf->ends.values[i]) >= least) return Position(leaf, i);
+  const auto may_have = [&](int level) {
+    return level < 0 || nodes[level]->summaries.values[children[level]] >= least;
+  };
+  if (may_have(height_ - 1)) {
+    for (int i = leaf->UpperBound(to) - 1; i >= 0; --i) {
+      if (policy_.Summary(leaf->keys[i], leaf->ends.values[i]) >= least) return Position(leaf, i);
+    }
   }
   for (int level = height_ - 1; level >= 0; --level) {
+    if (!may_have(level - 1)) continue;
     int child = children[level] - 1;
     while (child >= 0 && nodes[level]->summaries.values[child] < least) --child;
     if (cost != nullptr) ++cost->nodes;
