@@ -30,7 +30,7 @@ struct ProcmapQuery {
   uint64_t build_id_addr;
 };
 static_assert(sizeof(ProcmapQuery) == 104);
-constexpr unsigned long kProcmapQuery = _IOWR('f', 17, ProcmapQuery);
+constexpr uint64_t kProcmapQuery = _IOWR('f', 17, ProcmapQuery);
 constexpr uint64_t kCoveringOrNext = 0x10;
 constexpr uint64_t kReadable = 0x01;
 constexpr uint64_t kWritable = 0x02;

@@ -53,10 +53,10 @@ uint64_t EntryLimit(const std::string& sysfs, const std::string& module) {
 std::string DriverOf(const fs::path& vdpa, const std::string& sysfs) {
   const fs::path parent = vdpa.parent_path();
   if (LinkName(parent / "subsystem") == "vduse") return "vduse";
-  if (const std::string module = LinkName(parent / "driver" / "module"); !module.empty()) {
+  if (std::string module = LinkName(parent / "driver" / "module"); !module.empty()) {
     return module;
   }
-  if (const std::string driver = LinkName(parent / "driver"); !driver.empty()) return driver;
+  if (std::string driver = LinkName(parent / "driver"); !driver.empty()) return driver;
   std::error_code error;
   if (parent.filename() == "devices" && fs::exists(sysfs + "/module/vdpa_sim", error)) {
     return "vdpa_sim";

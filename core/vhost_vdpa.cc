@@ -13,7 +13,7 @@
 
 namespace iovad {
 
-int VhostVdpa::Ioctl(unsigned long request, void* argument) const {
+int VhostVdpa::Ioctl(uint64_t request, void* argument) const {
   return ioctl(fd_.get(), request, argument) < 0 ? errno : 0;
 }
 

@@ -193,7 +193,7 @@ class VhostVdpa {
   void ReadQueues();
 
   // 0, or an errno.
-  int Ioctl(unsigned long request, void* argument) const;
+  int Ioctl(uint64_t request, void* argument) const;
   // DEVICE_ERROR: "device 'net0': SET_VRING_NUM of queue 3: EINVAL …".
   absl::Status Refused(const std::string& what, int os_errno) const;
   absl::Status CheckVrings(uint64_t features, absl::Span<const VringSetup> vrings) const;

@@ -127,7 +127,7 @@ absl::Status VhostVdpa::Bring(uint64_t features, absl::Span<const VringSetup> vr
 }
 
 absl::Status VhostVdpa::SetUpVring(const VringSetup& vring) {
-  const auto step = [&](unsigned long request, const char* name, auto argument) {
+  const auto step = [&](uint64_t request, const char* name, auto argument) {
     const int refused = Ioctl(request, &argument);
     if (refused == 0) return absl::OkStatus();
     return Refused(absl::StrCat(name, " of queue ", vring.index), refused);
@@ -172,7 +172,7 @@ absl::Status VhostVdpa::LetGo() {
   // vhost keeps polling a kick eventfd of a device that is reset.
   absl::Status first;
   for (const uint32_t index : started_vrings_) {
-    for (const unsigned long request : {VHOST_SET_VRING_KICK, VHOST_SET_VRING_CALL}) {
+    for (const uint64_t request : {VHOST_SET_VRING_KICK, VHOST_SET_VRING_CALL}) {
       vhost_vring_file none = {.index = index, .fd = -1};
       const int refused = Ioctl(request, &none);
       if (refused != 0 && first.ok()) {
