@@ -22,6 +22,12 @@ def path(client):
     return client.GetServerInfo().fd_socket
 
 
+def path_of(daemon):
+    """The same of another server. It is there once that one serves."""
+    with Client(daemon.target) as client:
+        return client.wait_ready().GetServerInfo().fd_socket
+
+
 @pytest.fixture
 def fds(path):
     """A connection to the fd socket."""
@@ -183,9 +189,8 @@ def test_a_client_that_never_reads_is_dropped(path, memfd):
 
 
 def test_handles_expire(memfd):
-    with Daemon("--limits.fd-handle-ttl", "1") as daemon, Client(daemon.target) as client:
-        path = client.wait_ready().GetServerInfo().fd_socket
-        with FdSocket(path) as fds:
+    with Daemon("--limits.fd-handle-ttl", "1") as daemon:
+        with FdSocket(path_of(daemon)) as fds:
             fds.call(WITHDRAW, handle=NOTHING)
             before = open_files(daemon.process.pid)
             handle = fds.deposit(memfd)
@@ -198,7 +203,7 @@ def test_handles_expire(memfd):
 def test_limits(memfd):
     with Daemon("--limits.max-fd-handles-per-user", "3", "--limits.max-fd-connections-per-user",
                 "2") as daemon:
-        path = os.path.join(daemon.folder, "iovad.fd.sock")
+        path = path_of(daemon)
         with FdSocket(path) as fds:
             handles = [fds.deposit(memfd) for _ in range(3)]
             assert fds.call(DEPOSIT, memfd, kind=MEMORY).reason == "OVERLOADED"
@@ -215,8 +220,8 @@ def test_limits(memfd):
 
 def test_the_socket_can_be_elsewhere_and_goes_away(tmp_path, memfd):
     path = str(tmp_path / "fds")
-    with Daemon("--fd-socket", path) as daemon, Client(daemon.target) as client:
-        assert client.wait_ready().GetServerInfo().fd_socket == path
+    with Daemon("--fd-socket", path) as daemon:
+        assert path_of(daemon) == path
         with FdSocket(path) as fds:
             fds.deposit(memfd)
             daemon.terminate()
@@ -228,10 +233,11 @@ def test_the_socket_can_be_elsewhere_and_goes_away(tmp_path, memfd):
 
 def test_a_killed_server_leaves_the_path_to_the_next(memfd):
     with Daemon() as daemon:
-        path = os.path.join(daemon.folder, "iovad.fd.sock")
+        path = path_of(daemon)
         daemon.kill()
         assert os.path.exists(path)
         daemon.start()
+        assert path_of(daemon) == path
         with FdSocket(path) as fds:
             os.close(fds.withdraw(fds.deposit(memfd)))
 

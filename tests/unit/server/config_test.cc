@@ -71,7 +71,7 @@ TEST(Config, EveryFlagReachesItsField) {
       {{"--socket-mode", "0600"}, [](Config& c) { c.socket_mode = 0600; }},
       {{"--socket-group", "kvm"}, [](Config& c) { c.socket_group = "kvm"; }},
       {{"--fd-socket", "/a/b.fd"}, [](Config& c) { c.fd_socket = "/a/b.fd"; }},
-      {{"--fd-socket="}, [](Config&) {}},
+      {{"--fd-socket", ""}, [](Config&) {}},
       {{"--limits.max-fd-handles", "7"}, [](Config& c) { c.limits.max_fd_handles = 7; }},
       {{"--limits.fd-handle-ttl", "1"},
        [](Config& c) { c.limits.fd_handle_ttl = std::chrono::seconds(1); }},
