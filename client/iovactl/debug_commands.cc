@@ -141,6 +141,7 @@ std::string InfoText(const v1::GetServerInfoResponse& r, const Palette& palette)
   if (r.has_start_time()) fields.Add("Started", TimeText(r.start_time()));
   fields.Add("Epoch", r.epoch());
   fields.Add("Store", r.store());
+  fields.Add("Fd socket", text::Printable(r.fd_socket()));
   fields.Add("Features", absl::StrJoin(r.features(), ", "));
   const std::map<std::string, uint64_t> limits(r.limits().begin(), r.limits().end());
   std::string_view name = "Limits";

@@ -41,6 +41,8 @@ std::string_view HintFor(const absl::Status& status) {
       return "`iovactl ls SPACE` shows what is mapped; --allow-missing makes this no error";
     case v1::REASON_SVQ_NOT_FOUND:
       return "`iovactl svq ls SPACE` lists what there is";
+    case v1::REASON_HANDLE_NOT_FOUND:
+      return "a handle works once, and not for long: `iovactl fd` makes new ones";
     case v1::REASON_NAME_TAKEN:
       return "take another name, or remove the other one first";
     case v1::REASON_IOVA_OVERLAP:

@@ -1,10 +1,23 @@
 """--help: on every command, with examples that work as they stand."""
 
+import os
 import re
 
 import pytest
 from daemon import Daemon
 from iovactl import Iovactl
+
+
+# A file of memory, where the examples have one.
+RAM = "/dev/shm/vm1.ram"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_ram_left():
+    """Removes the file in the end."""
+    yield
+    if os.path.exists(RAM):
+        os.unlink(RAM)
 
 
 def commands(ctl):
@@ -29,11 +42,13 @@ def examples(text):
 
 def prepare(ctl):
     """What the examples speak of: spaces vm1 (with memory, an alias and an SVQ) and vm2's
-    absence, devices sim0 (attached to vm1) and sim1."""
+    absence, devices sim0 (attached to vm1) and sim1, a file of memory."""
     ctl("device", "open", "sim0", "--simulated", "--as-num", "2")
     ctl("device", "open", "sim1", "--simulated")
     ctl("space", "create", "vm1", "--attach", "sim0")
     ctl("map", "vm1", "--gpa", "0", "--hva", "0x7f7903e00000", "--size", "2G")
+    with open(RAM, "ab"):
+        pass
     ctl("map", "vm1", "--gpa", "0xfeda0000", "--hva", "0x7f7903ea0000", "--size", "128K")
 
 
@@ -64,7 +79,8 @@ def paths_with_examples():
     return ["", "space", "space create", "space get", "space ls", "space rm", "map", "unmap",
             "translate", "resolve", "ls", "dump", "watch", "svq", "svq alloc", "svq free",
             "svq ls", "device", "device open", "device get", "device ls", "device attach",
-            "device detach", "device reset", "device log", "device close", "replay", "stats",
+            "device detach", "device reset", "device log", "device close", "fd", "fd deposit",
+            "fd withdraw", "fd attest", "replay", "stats",
             "info", "completion"]
 
 
