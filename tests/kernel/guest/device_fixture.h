@@ -96,6 +96,7 @@ class DeviceTest : public ::testing::Test {
                             const std::vector<IotlbEntry>& added) {
     const auto mappings = [](const std::vector<IotlbEntry>& entries) {
       std::vector<Mapping> out;
+      out.reserve(entries.size());
       for (const IotlbEntry& e : entries) {
         out.emplace_back(MappingId(out.size() + 1), e.iova, std::nullopt, e.uaddr, e.access,
                          Revision(2));

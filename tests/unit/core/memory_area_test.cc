@@ -19,6 +19,11 @@ using ::testing::HasSubstr;
 
 constexpr uint64_t kPage = 4096;
 
+// What mmap returned.
+void* Pointer(uint64_t address) {
+  return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
+}
+
 HvaRange Sized(uint64_t first, uint64_t size) { return *HvaRange::FromSize(Hva(first), size); }
 
 TEST(MemoryAreaTest, Lines) {
@@ -181,7 +186,7 @@ TEST_F(OwnMemoryTest, IsToldApart) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(c.text));
   }
 
-  ASSERT_EQ(munmap(reinterpret_cast<void*>(memfd.first().value() + kPage), kPage), 0);
+  ASSERT_EQ(munmap(Pointer(memfd.first().value() + kPage), kPage), 0);
   const absl::Status hole = CheckShareable({memfd});
   ASSERT_EQ(ReasonOf(hole), Reason::kMemoryUnsuitable) << hole;
   EXPECT_EQ(DetailOf(hole)->ranges.at(0),
@@ -196,8 +201,8 @@ TEST_F(OwnMemoryTest, OverIsAPartOfTheWhole) {
   const uint64_t anonymous = Map(MAP_PRIVATE | MAP_ANONYMOUS, -1);
   const UniqueFd device(open("/dev/zero", O_RDWR | O_CLOEXEC));
   const uint64_t zero = Map(MAP_SHARED, device.get());
-  ASSERT_EQ(munmap(reinterpret_cast<void*>(base + kPage), kPage), 0);
-  ASSERT_EQ(mprotect(reinterpret_cast<void*>(base + 3 * kPage), kPage, PROT_READ), 0);
+  ASSERT_EQ(munmap(Pointer(base + kPage), kPage), 0);
+  ASSERT_EQ(mprotect(Pointer(base + 3 * kPage), kPage, PROT_READ), 0);
 
   const UniqueFd maps(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
   for (const HvaRange range :
