@@ -79,6 +79,26 @@ TEST(SocketPath, StopListeningKeepsTheLock) {
   EXPECT_EQ(Claim(directory / "s").status().code(), absl::StatusCode::kAlreadyExists);
 }
 
+TEST(SocketPath, MayKeepTheBoundsOfMessages) {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "s";
+  const auto claim = [&] { return SocketPath::Claim(path, 0660, "", SOCK_SEQPACKET, "--other"); };
+  {
+    const Claimed claimed = claim();
+    ASSERT_TRUE(claimed.ok()) << claimed.status();
+    int type = 0;
+    socklen_t size = sizeof(type);
+    ASSERT_EQ(getsockopt((*claimed)->fd(), SOL_SOCKET, SO_TYPE, &type, &size), 0);
+    EXPECT_EQ(type, SOCK_SEQPACKET);
+    EXPECT_THAT(Message(claim()), HasSubstr("another --other"));
+  }
+  // Somebody who takes no part in the locks, with a socket of another type.
+  const UniqueFd stranger = BoundSocket(path);
+  ASSERT_EQ(listen(stranger.get(), 1), 0);
+  EXPECT_EQ(claim().status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_TRUE(CanConnect(path));
+}
+
 TEST(SocketPath, ModeIsExactWhateverTheUmask) {
   const TemporaryDirectory directory;
   for (const mode_t mask : {mode_t{0}, mode_t{022}, mode_t{0777}}) {
