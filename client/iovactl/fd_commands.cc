@@ -64,6 +64,7 @@ absl::Status Execute(const std::vector<std::string>& command, const char* variab
                      const std::string& value) {
   if (setenv(variable, value.c_str(), 1) != 0) return absl::ErrnoToStatus(errno, "setenv");
   std::vector<char*> arguments;
+  arguments.reserve(command.size() + 1);
   for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
   execvp(arguments[0], arguments.data());

@@ -1,6 +1,4 @@
 // The client's ends of the fd socket, in C++ and in C, against a running iovad.
-#include "client/fd_socket.h"
-
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/eventfd.h>
@@ -24,6 +22,7 @@
 #include "client/c/iovad_fd.h"
 #include "client/connection.h"
 #include "client/error.h"
+#include "client/fd_socket.h"
 #include "gtest/gtest.h"
 
 namespace iovad::client {
