@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <string>
 
+#include "absl/status/status.h"
 #include "core/iotlb_batch.h"
 #include "core/types.h"
 
@@ -50,6 +51,10 @@ struct PushOutcome {
   bool emptied = false;
   // "UPDATE [0x1000, 0x1fff]", for messages.
   std::string failed_message = {};
+  // The cause, where the device's owner could tell it: MEMLOCK_LIMIT,
+  // MEMORY_UNSUITABLE, ENTRY_BUDGET, RELAY_DISCONNECTED, ACK_TIMEOUT, …. OK: only
+  // the errno is known.
+  absl::Status cause = {};
 
   bool ok() const { return os_errno == 0; }
 };

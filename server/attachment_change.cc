@@ -34,20 +34,21 @@ absl::Status AttachmentChange::Refuse(const Space& space, const Change& change,
 
 void AttachmentChange::Attach(Space& space, const Change& change, const PushTarget& target,
                               std::vector<uint32_t> groups, const Done& done) {
-  std::shared_ptr<const IotlbBatch> batch;
+  SpacePush push;
   absl::Status status;
   {
     const WriterLock lock(space.mu_);
     status = space.CheckChange(change);
     if (status.ok()) status = space.CheckDevice(target);
     if (status.ok()) {
-      batch = std::make_shared<const IotlbBatch>(space.WholeTable());
+      push = space.PushOf(std::make_shared<const IotlbBatch>(space.WholeTable()),
+                          space.core_.revision());
       space.attachments_.push_back(
           {.target = target, .groups = std::move(groups), .state = AttachmentState::kSyncing});
     }
   }
   if (!status.ok()) return done(status);
-  PushToAll({target}, space.name(), batch, [&space, target, done](const PushResult& result) {
+  PushToAll({target}, std::move(push), [&space, target, done](const PushResult& result) {
     {
       const WriterLock lock(space.mu_);
       const auto attachment = Find(space, target);
@@ -74,7 +75,7 @@ void AttachmentChange::Attach(Space& space, const Change& change, const PushTarg
 
 void AttachmentChange::Detach(Space& space, const Change& change, const PushTarget& target,
                               const Done& done) {
-  std::shared_ptr<const IotlbBatch> batch;
+  SpacePush push;
   bool unknown = false;
   absl::Status status;
   {
@@ -88,12 +89,13 @@ void AttachmentChange::Detach(Space& space, const Change& change, const PushTarg
                                  " of device '", target.device->name(), "'"));
     }
     if (status.ok()) {
-      batch = std::make_shared<const IotlbBatch>(space.WholeTable().Inverse());
+      push = space.PushOf(std::make_shared<const IotlbBatch>(space.WholeTable().Inverse()),
+                          space.core_.revision());
       unknown = attachment->state == AttachmentState::kFailed;
     }
   }
   if (!status.ok()) return done(status);
-  const auto detached = [&space, target, batch, done](const PushResult& result) {
+  const auto detached = [&space, target, batch = push.batch, done](const PushResult& result) {
     {
       const WriterLock lock(space.mu_);
       const auto attachment = Find(space, target);
@@ -116,7 +118,7 @@ void AttachmentChange::Detach(Space& space, const Change& change, const PushTarg
   if (unknown) {
     ResetThen(target, [detached] { detached(PushResult()); });
   } else {
-    PushToAll({target}, space.name(), batch, detached);
+    PushToAll({target}, std::move(push), detached);
   }
 }
 
@@ -130,7 +132,7 @@ void AttachmentChange::ReleaseQuarantine(Space& space) {
 
 void AttachmentChange::Replay(Space& space, const PushTarget& target, const Done& done) {
   ResetThen(target, [&space, target, done] {
-    std::shared_ptr<const IotlbBatch> batch;
+    SpacePush push;
     bool gone = false;
     {
       const WriterLock lock(space.mu_);
@@ -138,12 +140,13 @@ void AttachmentChange::Replay(Space& space, const PushTarget& target, const Done
       gone = space.deleted_ || attachment == space.attachments_.end();
       if (!gone) {
         attachment->state = AttachmentState::kSyncing;
-        batch = std::make_shared<const IotlbBatch>(space.WholeTable());
+        push = space.PushOf(std::make_shared<const IotlbBatch>(space.WholeTable()),
+                            space.core_.revision());
       }
     }
     // Detached while the reset waited for its turn: there is nothing to replay.
     if (gone) return done(absl::OkStatus());
-    PushToAll({target}, space.name(), batch, [&space, target, done](const PushResult& result) {
+    PushToAll({target}, std::move(push), [&space, target, done](const PushResult& result) {
       {
         const WriterLock lock(space.mu_);
         Attachment& attachment = *Find(space, target);
@@ -168,7 +171,7 @@ void AttachmentChange::Replay(Space& space, const PushTarget& target, const Done
 }
 
 void AttachmentChange::Delete(Space& space, const Change& change, bool force, const Done& done) {
-  std::shared_ptr<const IotlbBatch> batch;
+  SpacePush push;
   std::vector<PushTarget> live;
   std::vector<PushTarget> unknown;
   absl::Status status;
@@ -182,33 +185,34 @@ void AttachmentChange::Delete(Space& space, const Change& change, bool force, co
                                       " mappings; unmap them, or delete with force"));
     }
     if (status.ok()) {
-      batch = std::make_shared<const IotlbBatch>(space.WholeTable().Inverse());
+      push = space.PushOf(std::make_shared<const IotlbBatch>(space.WholeTable().Inverse()),
+                          space.core_.revision());
       for (const Attachment& a : space.attachments_) {
         (a.state == AttachmentState::kFailed ? unknown : live).push_back(a.target);
       }
     }
   }
   if (!status.ok()) return done(status);
-  PushToAll(live, space.name(), batch,
-            [&space, live, unknown, batch, done](const PushResult& result) {
-              {
-                const WriterLock lock(space.mu_);
-                if (result.status.ok()) {
-                  space.deleted_ = true;
-                  space.attachments_.clear();
-                } else if (!result.unknown.empty()) {
-                  space.MarkFailed(live, result, *batch);
-                }
-              }
-              if (!result.status.ok()) {
-                space.NotifyChanged();
-                return done(result.status);
-              }
-              // In order on each device, so before anything of a later owner.
-              for (const PushTarget& target : unknown) ResetThen(target, [] {});
-              space.hub_.EndAll(space.NotFound());
-              done(absl::OkStatus());
-            });
+  const std::shared_ptr<const IotlbBatch> batch = push.batch;
+  PushToAll(live, std::move(push), [&space, live, unknown, batch, done](const PushResult& result) {
+    {
+      const WriterLock lock(space.mu_);
+      if (result.status.ok()) {
+        space.deleted_ = true;
+        space.attachments_.clear();
+      } else if (!result.unknown.empty()) {
+        space.MarkFailed(live, result, *batch);
+      }
+    }
+    if (!result.status.ok()) {
+      space.NotifyChanged();
+      return done(result.status);
+    }
+    // In order on each device, so before anything of a later owner.
+    for (const PushTarget& target : unknown) ResetThen(target, [] {});
+    space.hub_.EndAll(space.NotFound());
+    done(absl::OkStatus());
+  });
 }
 
 }  // namespace iovad

@@ -26,6 +26,7 @@
 
 #include "core/iotlb_batch.h"
 #include "core/iotlb_port.h"
+#include "core/memory_map.h"
 #include "core/memory_model.h"
 #include "core/types.h"
 #include "server/device_log.h"
@@ -48,6 +49,9 @@ struct DeviceProperties {
   uint64_t entry_budget = 2048;
   MemoryModel memory_model = MemoryModel::kUnknown;
   std::vector<std::string> capabilities = {};
+  // Whoever owns the device is not the client: it reaches only memory that is
+  // registered with the space.
+  bool needs_registered_memory = false;
 
   bool Has(std::string_view capability) const;
 };
@@ -62,6 +66,12 @@ class Device {
     std::string space = {};  // for the log
     std::shared_ptr<const IotlbBatch> batch = {};
     IotlbPort::Direction direction = IotlbPort::Direction::kForward;
+    // Of the space, as it was when the push began: what the entries' HVAs are part
+    // of.
+    std::shared_ptr<const MemoryMap> memory = {};
+    // The revision that holds once the batch is applied; 0 when it takes something
+    // back.
+    Revision revision = {};
   };
 
   Device(std::string name, DeviceProperties properties)

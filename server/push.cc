@@ -14,8 +14,7 @@ namespace {
 // goes on.
 struct Flight : std::enable_shared_from_this<Flight> {
   std::vector<PushTarget> targets;
-  std::string space;
-  std::shared_ptr<const IotlbBatch> batch;
+  SpacePush push;
   std::function<void(PushResult)> done;
   WholeTable before;
   std::vector<PushOutcome> outcomes;
@@ -27,7 +26,11 @@ struct Flight : std::enable_shared_from_this<Flight> {
     waiting = targets.size();
     const auto self = shared_from_this();
     for (size_t i = 0; i < targets.size(); ++i) {
-      targets[i].device->Apply({.asid = targets[i].asid, .space = space, .batch = batch},
+      targets[i].device->Apply({.asid = targets[i].asid,
+                                .space = push.space,
+                                .batch = push.batch,
+                                .memory = push.memory,
+                                .revision = push.revision},
                                [self, i](PushOutcome outcome) {
                                  self->outcomes[i] = std::move(outcome);
                                  if (self->waiting.fetch_sub(1, std::memory_order_acq_rel) == 1)
@@ -48,13 +51,14 @@ struct Flight : std::enable_shared_from_this<Flight> {
     if (took.size() == targets.size() || waiting == 0) return Finish();
     for (const size_t i : emptied) MapAnew(i);
     if (took.empty()) return;
-    const auto inverse = std::make_shared<const IotlbBatch>(batch->Inverse());
+    const auto inverse = std::make_shared<const IotlbBatch>(push.batch->Inverse());
     const auto self = shared_from_this();
     for (const size_t i : took) {
       targets[i].device->Apply({.asid = targets[i].asid,
-                                .space = space,
+                                .space = push.space,
                                 .batch = inverse,
-                                .direction = IotlbPort::Direction::kUndo},
+                                .direction = IotlbPort::Direction::kUndo,
+                                .memory = push.memory},
                                [self, i](PushOutcome outcome) {
                                  self->undone[i] = std::move(outcome);
                                  if (self->waiting.fetch_sub(1, std::memory_order_acq_rel) == 1) {
@@ -70,9 +74,10 @@ struct Flight : std::enable_shared_from_this<Flight> {
         targets[i].asid, [self = shared_from_this(), i](const PushOutcome& /*reset*/) {
           const PushTarget& target = self->targets[i];
           target.device->Apply({.asid = target.asid,
-                                .space = self->space,
+                                .space = self->push.space,
                                 .batch = self->before(),
-                                .direction = IotlbPort::Direction::kUndo},
+                                .direction = IotlbPort::Direction::kUndo,
+                                .memory = self->push.memory},
                                [self, i](const PushOutcome& outcome) {
                                  self->outcomes[i].reverted = outcome.ok();
                                  if (self->waiting.fetch_sub(1, std::memory_order_acq_rel) == 1) {
@@ -94,30 +99,38 @@ struct Flight : std::enable_shared_from_this<Flight> {
       }
       if ((refused && !outcomes[i].reverted) || !undone[i].ok()) result.unknown.push_back(i);
     }
-    if (refusal != nullptr) {
-      result.status = MakeError(
-          {.reason = Reason::kDeviceError, .os_errno = refusal->os_errno, .device = device},
-          absl::StrCat("space '", space, "': device '", device, "' refused ",
-                       refusal->failed_message, " with errno ", refusal->os_errno, " (",
-                       std::strerror(refusal->os_errno), "); ",
-                       result.unknown.empty()
-                           ? "nothing was changed"
-                           : "it could not be taken back: reset the device with ResetDevice"));
-    }
+    if (refusal != nullptr) result.status = Refused(*refusal, device, result.unknown.empty());
     done(std::move(result));
+  }
+
+  absl::Status Refused(const PushOutcome& refusal, const std::string& device,
+                       bool taken_back) const {
+    const char* const end = taken_back
+                                ? "; nothing was changed"
+                                : "; it could not be taken back: reset the device with ResetDevice";
+    const std::string where = absl::StrCat("space '", push.space, "': ");
+    if (!refusal.cause.ok()) {
+      ErrorDetail detail = DetailOf(refusal.cause).value_or(ErrorDetail());
+      if (detail.os_errno == 0) detail.os_errno = refusal.os_errno;
+      detail.device = device;
+      return MakeError(detail, absl::StrCat(where, std::string(refusal.cause.message()), end));
+    }
+    return MakeError(
+        {.reason = Reason::kDeviceError, .os_errno = refusal.os_errno, .device = device},
+        absl::StrCat(where, "device '", device, "' refused ", refusal.failed_message,
+                     " with errno ", refusal.os_errno, " (", std::strerror(refusal.os_errno), ")",
+                     end));
   }
 };
 
 }  // namespace
 
-void PushToAll(std::vector<PushTarget> targets, std::string space,
-               std::shared_ptr<const IotlbBatch> batch, std::function<void(PushResult)> done,
-               WholeTable before) {
-  if (targets.empty() || batch->empty()) return done(PushResult());
+void PushToAll(std::vector<PushTarget> targets, SpacePush push,
+               std::function<void(PushResult)> done, WholeTable before) {
+  if (targets.empty() || push.batch->empty()) return done(PushResult());
   auto flight = std::make_shared<Flight>();
   flight->targets = std::move(targets);
-  flight->space = std::move(space);
-  flight->batch = std::move(batch);
+  flight->push = std::move(push);
   flight->done = std::move(done);
   flight->before = std::move(before);
   flight->Start();

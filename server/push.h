@@ -21,7 +21,8 @@ struct PushTarget {
 };
 
 struct PushResult {
-  // DEVICE_ERROR, naming device, message and errno, when any device refused.
+  // When any device refused: the cause that it told, else DEVICE_ERROR, naming
+  // device, message and errno.
   absl::Status status;
   // Indexes of the targets whose table is unknown now: what was pushed could not
   // be taken back there.
@@ -31,12 +32,19 @@ struct PushResult {
 // What the targets had before a push, as a batch that maps it all.
 using WholeTable = std::function<std::shared_ptr<const IotlbBatch>()>;
 
+// What is pushed; see Device::Push.
+struct SpacePush {
+  std::string space = {};
+  std::shared_ptr<const IotlbBatch> batch = {};
+  std::shared_ptr<const MemoryMap> memory = {};
+  Revision revision = {};
+};
+
 // Pushes to all targets side by side. When one refuses, what the others took is
 // taken back; one that lost its whole table is given it anew, if `before` is
 // there. `done` is called once, on any thread, possibly before this returns.
-void PushToAll(std::vector<PushTarget> targets, std::string space,
-               std::shared_ptr<const IotlbBatch> batch, std::function<void(PushResult)> done,
-               WholeTable before = nullptr);
+void PushToAll(std::vector<PushTarget> targets, SpacePush push,
+               std::function<void(PushResult)> done, WholeTable before = nullptr);
 
 }  // namespace iovad
 

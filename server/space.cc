@@ -125,6 +125,10 @@ std::vector<PushTarget> Space::Targets() const {
   return targets;
 }
 
+SpacePush Space::PushOf(std::shared_ptr<const IotlbBatch> batch, Revision revision) const {
+  return {.space = name_, .batch = std::move(batch), .memory = memory_, .revision = revision};
+}
+
 IotlbBatch Space::WholeTable() const {
   std::vector<Mapping> all;
   all.reserve(core_.mapping_count());

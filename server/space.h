@@ -28,6 +28,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "core/address_space.h"
+#include "core/memory_map.h"
 #include "core/mutex.h"
 #include "core/request_log.h"
 #include "iovad/v1/address_space.pb.h"
@@ -154,6 +155,9 @@ class Space : public std::enable_shared_from_this<Space> {
   absl::Status NotFound() const;
 
   std::vector<PushTarget> Targets() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // `batch` as a push that leads to `revision`.
+  SpacePush PushOf(std::shared_ptr<const IotlbBatch> batch, Revision revision) const
+      ABSL_SHARED_LOCKS_REQUIRED(mu_);
   // Every mapping as a batch that maps it.
   IotlbBatch WholeTable() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   // Range and budget in force, from what is attached.
@@ -184,6 +188,9 @@ class Space : public std::enable_shared_from_this<Space> {
   AddressSpace core_ ABSL_GUARDED_BY(mu_);
   std::vector<Attachment> attachments_ ABSL_GUARDED_BY(mu_);
   bool deleted_ ABSL_GUARDED_BY(mu_) = false;
+  // Replaced, never changed.
+  std::shared_ptr<const MemoryMap> memory_ ABSL_GUARDED_BY(mu_) =
+      std::make_shared<const MemoryMap>();
   Listings listings_ ABSL_GUARDED_BY(mu_);
 
   WatchHub<v1::WatchResponse> hub_;

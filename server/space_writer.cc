@@ -85,6 +85,7 @@ void SpaceWriter::RunExclusive(std::unique_ptr<Change> change) {
 void SpaceWriter::RunPlanned(std::vector<Waiting> taken) {
   auto group = std::make_shared<Group>();
   group->planned.reserve(taken.size());
+  SpacePush push;
   {
     const WriterLock lock(space_.mu_);
     AddressSpace& core = space_.core_;
@@ -107,6 +108,7 @@ void SpaceWriter::RunPlanned(std::vector<Waiting> taken) {
         const AddressSpace::Change& change = core.Seal();
         group->batch = std::make_shared<const IotlbBatch>(
             IotlbBatch::FromChange(change.removed, change.added));
+        push = space_.PushOf(group->batch, core.planned_revision());
       }
     }
   }
@@ -120,7 +122,7 @@ void SpaceWriter::RunPlanned(std::vector<Waiting> taken) {
     space_.counters_.coalesced.fetch_add(group->planned.size(), std::memory_order_relaxed);
   }
   PushToAll(
-      group->targets, space_.name(), group->batch,
+      group->targets, std::move(push),
       [this, group, keep = space_.shared_from_this()](const PushResult& result) {
         Pushed(group, result);
       },
