@@ -88,10 +88,10 @@ absl::StatusOr<Response> Connection::Call(Stub& stub, Method method, const Reque
   return NamingServer(FromGrpc(outcome), address_);
 }
 
-#define IOVAD_CLIENT_CALL(stub, Service, Name)                                          \
-  absl::StatusOr<v1::Name##Response> Connection::Name(const v1::Name##Request& request, \
-                                                      const CallOptions& options) {     \
-    return Call<v1::Name##Response>(*stub, &v1::Service::Stub::Name, request, options); \
+#define IOVAD_CLIENT_CALL(stub, Service, Name)                                            \
+  absl::StatusOr<v1::Name##Response> Connection::Name(const v1::Name##Request& request,   \
+                                                      const CallOptions& options) {       \
+    return Call<v1::Name##Response>(*(stub), &v1::Service::Stub::Name, request, options); \
   }
 IOVAD_CLIENT_CALL(spaces_, AddressSpaceService, CreateSpace)
 IOVAD_CLIENT_CALL(spaces_, AddressSpaceService, GetSpace)

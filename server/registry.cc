@@ -4,7 +4,6 @@
 #include <random>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -83,16 +82,19 @@ absl::StatusOr<std::shared_ptr<Space>> Registry::CreateSpace(
                      "limits.max-spaces"));
   }
   std::vector<PushTarget> claimed;
-  absl::Cleanup release = [&] {
-    for (const PushTarget& t : claimed) claims_.erase({t.device->name(), t.asid});
-  };
+  absl::Status attached;
   for (const AttachTo& to : attach_to) {
-    absl::StatusOr<PushTarget> target = ClaimLocked(name, to);
-    if (!target.ok()) return target.status();
+    const absl::StatusOr<PushTarget> target = ClaimLocked(name, to);
+    attached = target.status();
+    if (!attached.ok()) break;
     claimed.push_back(*target);
-    if (absl::Status s = space->AttachWhileNew(*target, to.groups); !s.ok()) return s;
+    attached = space->AttachWhileNew(*target, to.groups);
+    if (!attached.ok()) break;
   }
-  std::move(release).Cancel();
+  if (!attached.ok()) {
+    for (const PushTarget& t : claimed) claims_.erase({t.device->name(), t.asid});
+    return attached;
+  }
   spaces_.emplace(name, space);
   v1::WatchSpacesResponse event;
   space->Describe(*event.mutable_created());
