@@ -59,7 +59,14 @@ absl::Status VhostVdpa::Reset() {
     return Refused(absl::StrCat("still at status ", DeviceStatusText(*status), " after a reset"),
                    EIO);
   }
-  return LetGo();
+  const absl::Status let_go = LetGo();
+  // Drivers put every group back into address space 0 (vdpa_sim.c,
+  // vdpasim_do_reset; mlx5_vnet.c, init_group_to_asid_map).
+  for (uint32_t group = 0; group < group_asid_.size(); ++group) {
+    if (group_asid_[group] == Asid(0)) continue;
+    if (absl::Status s = SetGroupAsid(group, group_asid_[group]); !s.ok()) return s;
+  }
+  return let_go;
 }
 
 absl::StatusOr<std::string> VhostVdpa::ReadConfig(uint32_t offset, uint32_t size) const {
@@ -114,7 +121,11 @@ absl::Status VhostVdpa::SetGroupAsid(uint32_t group, Asid asid) {
   }
   vhost_vring_state state = {.index = group, .num = asid.value()};
   const int refused = Ioctl(VHOST_VDPA_SET_GROUP_ASID, &state);
-  if (refused == 0) return absl::OkStatus();
+  if (refused == 0) {
+    if (group_asid_.size() <= group) group_asid_.resize(info_.group_num);
+    group_asid_[group] = asid;
+    return absl::OkStatus();
+  }
   const std::string what = absl::StrCat("VHOST_VDPA_SET_GROUP_ASID of group ", group);
   if (refused != EOPNOTSUPP) return Refused(what, refused);
   // VDUSE offers IOTLB_ASID and cannot; with one group in one address space there

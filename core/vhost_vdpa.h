@@ -154,7 +154,8 @@ class VhostVdpa {
   // Programs queues and brings the device to DRIVER_OK. Returns the features
   // that were negotiated: `features`, and ACCESS_PLATFORM where offered, since a
   // vhost-vdpa device always goes through the IOTLB. Queues that are not named
-  // stay disabled. When a step fails the device is reset and the step named.
+  // stay disabled. A device that is at status 0 is not reset first, as it might lose
+  // its IOTLB; when a step fails, it is, and the step is named.
   // Errors:
   //   IN_USE                started already: Stop first
   //   NO_DEVICE_CAPABILITY  features that are not offered, by name
@@ -164,6 +165,9 @@ class VhostVdpa {
   //   OUTSIDE_IOVA_RANGE    ring addresses outside the device's range
   //   DEVICE_ERROR          the device refused
   absl::StatusOr<uint64_t> Start(uint64_t features, absl::Span<const VringSetup> vrings);
+  // What Start refuses before it changes anything: all but DEVICE_ERROR. Does not
+  // look at the eventfds.
+  absl::Status CheckStart(uint64_t features, absl::Span<const VringSetup> vrings) const;
 
   // Suspends the device where it can be, reads where each started ring stands,
   // resets the device and lets go of the eventfds. Without VHOST_BACKEND_F_SUSPEND
@@ -178,10 +182,14 @@ class VhostVdpa {
   absl::StatusOr<std::string> ReadConfig(uint32_t offset, uint32_t size) const;
   absl::Status WriteConfig(uint32_t offset, std::string_view data);
 
-  // Gives a group of queues an address space. NO_DEVICE_CAPABILITY without
-  // VHOST_BACKEND_F_IOTLB_ASID or where the driver cannot; INVALID_VALUE for a group
-  // or address space that is not there.
+  // Gives a group of queues an address space, for as long as the device is open.
+  // NO_DEVICE_CAPABILITY without VHOST_BACKEND_F_IOTLB_ASID or where the driver
+  // cannot; INVALID_VALUE for a group or address space that is not there.
   absl::Status SetGroupAsid(uint32_t group, Asid asid);
+  // Where a group is: 0 until it is set.
+  Asid group_asid(uint32_t group) const {
+    return group < group_asid_.size() ? group_asid_[group] : Asid(0);
+  }
 
  private:
   VhostVdpa(UniqueFd fd, std::string name) : fd_(std::move(fd)), name_(std::move(name)) {}
@@ -196,7 +204,6 @@ class VhostVdpa {
   int Ioctl(uint64_t request, void* argument) const;
   // DEVICE_ERROR: "device 'net0': SET_VRING_NUM of queue 3: EINVAL …".
   absl::Status Refused(const std::string& what, int os_errno) const;
-  absl::Status CheckVrings(uint64_t features, absl::Span<const VringSetup> vrings) const;
   absl::Status SetUpVring(const VringSetup& vring);
   absl::Status RaiseStatus(uint8_t bits);
   // What `Start` does from the first change on.
@@ -208,6 +215,7 @@ class VhostVdpa {
   VhostVdpaInfo info_;
   pid_t owner_pid_ = 0;
   bool running_ = false;
+  std::vector<Asid> group_asid_;          // set by SetGroupAsid
   std::vector<uint32_t> started_vrings_;  // those with addresses and eventfds set
 };
 

@@ -38,7 +38,7 @@ std::vector<RingArea> RingAreas(const VringSetup& v, bool packed) {
 
 }  // namespace
 
-absl::Status VhostVdpa::CheckVrings(uint64_t features, absl::Span<const VringSetup> vrings) const {
+absl::Status VhostVdpa::CheckStart(uint64_t features, absl::Span<const VringSetup> vrings) const {
   const auto error = [this](ErrorDetail detail, auto&&... text) {
     detail.device = name_;
     return MakeError(detail, absl::StrCat("device '", name_, "': ", text...));
@@ -89,7 +89,7 @@ absl::Status VhostVdpa::CheckVrings(uint64_t features, absl::Span<const VringSet
 
 absl::StatusOr<uint64_t> VhostVdpa::Start(uint64_t features, absl::Span<const VringSetup> vrings) {
   features |= info_.features & FeatureBit(VIRTIO_F_ACCESS_PLATFORM);
-  if (absl::Status status = CheckVrings(features, vrings); !status.ok()) return status;
+  if (absl::Status status = CheckStart(features, vrings); !status.ok()) return status;
   absl::Status status = Bring(features, vrings);
   if (status.ok()) return features;
   // The first error is the one to tell; a reset that fails leaves the status that
@@ -99,9 +99,13 @@ absl::StatusOr<uint64_t> VhostVdpa::Start(uint64_t features, absl::Span<const Vr
 }
 
 absl::Status VhostVdpa::Bring(uint64_t features, absl::Span<const VringSetup> vrings) {
-  // Virtio 1.2, 3.1.1 "Driver Requirements: Device Initialization". The reset comes
-  // first: another holder of the descriptor may have left a status.
-  if (absl::Status status = Reset(); !status.ok()) return status;
+  // Virtio 1.2, 3.1.1 "Driver Requirements: Device Initialization". Another holder of
+  // the descriptor may have left a status.
+  const absl::StatusOr<uint8_t> left = GetStatus();
+  if (!left.ok()) return left.status();
+  if (*left != 0) {
+    if (absl::Status status = Reset(); !status.ok()) return status;
+  }
   if (absl::Status status = RaiseStatus(VIRTIO_CONFIG_S_ACKNOWLEDGE); !status.ok()) return status;
   if (absl::Status status = RaiseStatus(VIRTIO_CONFIG_S_DRIVER); !status.ok()) return status;
   if (const int refused = Ioctl(VHOST_SET_FEATURES, &features)) {
