@@ -154,8 +154,10 @@ std::vector<std::string> VirtioFeatureNames(uint32_t virtio_device_id, uint64_t 
   }
 }
 
+std::vector<std::string> DeviceStatusNames(uint8_t status) { return NamesOf(status, {kStatus}); }
+
 std::string DeviceStatusText(uint8_t status) {
-  return status == 0 ? "0" : absl::StrJoin(NamesOf(status, {kStatus}), "|");
+  return status == 0 ? "0" : absl::StrJoin(DeviceStatusNames(status), "|");
 }
 
 std::string VirtioDeviceName(uint32_t virtio_device_id) {

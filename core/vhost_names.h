@@ -27,7 +27,10 @@ std::vector<std::string> BackendFeatureNames(uint64_t features);
 // without a name.
 std::vector<std::string> VirtioFeatureNames(uint32_t virtio_device_id, uint64_t features);
 
-// VIRTIO_CONFIG_S_* joined by '|', rising by bit; "0" for none.
+// VIRTIO_CONFIG_S_*, rising by bit; "BIT_4" for bits without a name.
+std::vector<std::string> DeviceStatusNames(uint8_t status);
+
+// The same joined by '|', rising by bit; "0" for none.
 std::string DeviceStatusText(uint8_t status);
 
 // "net", "block", …: virtio 1.2, 5 "Device Types". "device 77" for a number
