@@ -187,21 +187,22 @@ grpc::ServerUnaryReactor* DebugService::DeviceLog(grpc::CallbackServerContext* r
       v1::DeviceLogEntry& out = *response->add_entries();
       out.set_sequence(entry.sequence);
       WriteTime(entry.time, *out.mutable_time());
-      out.set_type(static_cast<v1::IotlbMessageType>(entry.message));
+      const iovad::DeviceLog::Message& message = entry.message;
+      out.set_type(static_cast<v1::IotlbMessageType>(message.message));
       out.set_asid(entry.asid.value());
-      const bool update = entry.message == IotlbMessage::kUpdate;
-      if (update || entry.message == IotlbMessage::kInvalidate) {
-        out.set_iova_first(Hex(entry.iova.first()));
-        out.set_iova_last(Hex(entry.iova.last()));
+      const bool update = message.message == IotlbMessage::kUpdate;
+      if (update || message.message == IotlbMessage::kInvalidate) {
+        out.set_iova_first(Hex(message.iova.first()));
+        out.set_iova_last(Hex(message.iova.last()));
       }
       if (update) {
-        out.set_uaddr(Hex(entry.uaddr));
-        out.set_access(static_cast<v1::Access>(entry.access));
+        out.set_uaddr(Hex(message.uaddr));
+        out.set_access(static_cast<v1::Access>(message.access));
       }
-      out.set_os_errno(entry.os_errno);
+      out.set_os_errno(message.os_errno);
       out.set_space(entry.space);
       out.set_batch(entry.batch);
-      out.set_undo(entry.undo);
+      out.set_undo(message.undo);
     }
     response->set_dropped(excerpt.dropped);
     return absl::OkStatus();

@@ -4,58 +4,37 @@
 #include <cerrno>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "server/logged_port.h"
 
 namespace iovad {
 
 // Single messages, with the kernel's rules.
 class SimulatedDevice::Port final : public IotlbPort {
  public:
-  Port(SimulatedDevice& device, const std::string& space, uint64_t batch)
-      : device_(device), space_(space), batch_(batch) {}
+  explicit Port(SimulatedDevice& device) : device_(device) {}
 
-  int Begin(Asid asid, Direction direction) override {
-    return Send({.message = IotlbMessage::kBatchBegin, .asid = asid},
-                SimulatedFault::Op::kBatchBegin, direction, [] { return 0; });
+  int Begin(Asid /*asid*/, Direction direction) override {
+    return Strike(SimulatedFault::Op::kBatchBegin, direction);
   }
-  int End(Asid asid, Direction direction) override {
-    return Send({.message = IotlbMessage::kBatchEnd, .asid = asid}, SimulatedFault::Op::kBatchEnd,
-                direction, [] { return 0; });
+  int End(Asid /*asid*/, Direction direction) override {
+    return Strike(SimulatedFault::Op::kBatchEnd, direction);
   }
   int Update(Asid asid, const IotlbEntry& entry, Direction direction) override {
-    device_.counters_.updates.fetch_add(1, std::memory_order_relaxed);
-    const int refused =
-        Send({.message = IotlbMessage::kUpdate,
-              .asid = asid,
-              .iova = entry.iova,
-              .uaddr = entry.uaddr,
-              .access = entry.access},
-             SimulatedFault::Op::kUpdate, direction, [&] { return Insert(asid, entry); });
+    int refused = Strike(SimulatedFault::Op::kUpdate, direction);
+    if (refused == 0) refused = Insert(asid, entry);
     // As the kernel does: see PushOutcome::emptied.
     if (refused != 0 && entry.iova.first() == Iova(0)) Erase(asid, IovaRange::Whole());
     return refused;
   }
   int Invalidate(Asid asid, IovaRange iova, Direction direction) override {
-    device_.counters_.updates.fetch_add(1, std::memory_order_relaxed);
-    return Send({.message = IotlbMessage::kInvalidate, .asid = asid, .iova = iova},
-                SimulatedFault::Op::kInvalidate, direction, [&] { return Erase(asid, iova); });
+    const int refused = Strike(SimulatedFault::Op::kInvalidate, direction);
+    return refused != 0 ? refused : Erase(asid, iova);
   }
 
  private:
   // Struck by a fault, a message does nothing.
-  template <typename Act>
-  int Send(DeviceLog::Entry entry, SimulatedFault::Op op, Direction direction, Act act) {
-    const bool undo = direction == Direction::kUndo;
-    entry.os_errno = device_.Strike(undo ? SimulatedFault::Op::kUndo : op);
-    if (entry.os_errno == 0) entry.os_errno = act();
-    if (entry.os_errno != 0) device_.counters_.errors.fetch_add(1, std::memory_order_relaxed);
-    entry.time = absl::Now();
-    entry.space = space_;
-    entry.batch = batch_;
-    entry.undo = undo;
-    const int os_errno = entry.os_errno;
-    device_.log().Append(std::move(entry));
-    return os_errno;
+  int Strike(SimulatedFault::Op op, Direction direction) {
+    return device_.Strike(direction == Direction::kUndo ? SimulatedFault::Op::kUndo : op);
   }
 
   int Insert(Asid asid, const IotlbEntry& entry) {
@@ -84,8 +63,6 @@ class SimulatedDevice::Port final : public IotlbPort {
   }
 
   SimulatedDevice& device_;
-  const std::string& space_;
-  const uint64_t batch_;
 };
 
 SimulatedDevice::SimulatedDevice(std::string name, DeviceProperties properties,
@@ -96,9 +73,13 @@ SimulatedDevice::SimulatedDevice(std::string name, DeviceProperties properties,
 
 void SimulatedDevice::Apply(Push push, Done done) {
   thread_.Run(MayDawdle(), [this, push = std::move(push), done = std::move(done)] {
-    const uint64_t batch = counters_.batches.fetch_add(1, std::memory_order_relaxed) + 1;
-    Port port(*this, push.space, batch);
-    done(ApplyBatch(port, push.asid, *push.batch, push.direction));
+    PushOutcome outcome;
+    {
+      Port port(*this);
+      LoggedPort logged(port, counters_, log(), push.space);
+      outcome = ApplyBatch(logged, push.asid, *push.batch, push.direction);
+    }
+    done(std::move(outcome));
   });
 }
 
