@@ -34,6 +34,9 @@ absl::Status AttachmentChange::Refuse(const Space& space, const Change& change,
 
 void AttachmentChange::Attach(Space& space, const Change& change, const PushTarget& target,
                               std::vector<uint32_t> groups, const Done& done) {
+  std::vector<Device::GroupPlace> places;
+  places.reserve(groups.size());
+  for (const uint32_t group : groups) places.push_back({.group = group, .asid = target.asid});
   SpacePush push;
   absl::Status status;
   {
@@ -48,29 +51,51 @@ void AttachmentChange::Attach(Space& space, const Change& change, const PushTarg
     }
   }
   if (!status.ok()) return done(status);
-  PushToAll({target}, std::move(push), [&space, target, done](const PushResult& result) {
-    {
-      const WriterLock lock(space.mu_);
-      const auto attachment = Find(space, target);
-      if (result.status.ok()) {
-        attachment->state = AttachmentState::kLive;
-        const Revision revision = space.core_.Touch();
-        attachment->applied_revision = revision;
-        std::vector<v1::Event> events(1);
-        Space::Write(*attachment, *events[0].mutable_attached());
-        space.ApplyDeviceBounds();
-        space.PublishAndCommit(revision, std::move(events));
-      } else {
-        space.attachments_.erase(attachment);
-      }
-    }
-    if (result.unknown.empty()) {
-      if (result.status.ok()) space.NotifyChanged();
-      return done(result.status);
-    }
-    // Nobody is attached there any more: leave nothing behind.
-    ResetThen(target, [done, status = result.status] { done(status); });
-  });
+  if (places.empty()) return ReplayNew(space, target, std::move(push), {}, done);
+  target.device->SetGroups(std::move(places),
+                           [&space, target, push = std::move(push), done](
+                               PushOutcome outcome, std::vector<Device::GroupPlace> before) {
+                             if (outcome.ok())
+                               return ReplayNew(space, target, push, std::move(before), done);
+                             {
+                               const WriterLock lock(space.mu_);
+                               space.attachments_.erase(Find(space, target));
+                             }
+                             done(PushRefused(outcome, target.device->name(), space.name()));
+                           });
+}
+
+void AttachmentChange::ReplayNew(Space& space, const PushTarget& target, SpacePush push,
+                                 std::vector<Device::GroupPlace> before, const Done& done) {
+  PushToAll({target}, std::move(push),
+            [&space, target, before = std::move(before), done](const PushResult& result) {
+              {
+                const WriterLock lock(space.mu_);
+                const auto attachment = Find(space, target);
+                if (result.status.ok()) {
+                  attachment->state = AttachmentState::kLive;
+                  const Revision revision = space.core_.Touch();
+                  attachment->applied_revision = revision;
+                  std::vector<v1::Event> events(1);
+                  Space::Write(*attachment, *events[0].mutable_attached());
+                  space.ApplyDeviceBounds();
+                  space.PublishAndCommit(revision, std::move(events));
+                } else {
+                  space.attachments_.erase(attachment);
+                }
+              }
+              if (result.status.ok()) {
+                space.NotifyChanged();
+                return done(result.status);
+              }
+              const auto end = [target, before, done, status = result.status] {
+                if (before.empty()) return done(status);
+                target.device->SetGroups(before, [done, status](auto&&...) { done(status); });
+              };
+              // Nobody is attached there any more: leave nothing behind.
+              if (result.unknown.empty()) return end();
+              ResetThen(target, end);
+            });
 }
 
 void AttachmentChange::Detach(Space& space, const Change& change, const PushTarget& target,

@@ -34,6 +34,9 @@ class AttachmentChange : public ExclusiveChange {
 
   static void Attach(Space& space, const Change& change, const PushTarget& target,
                      std::vector<uint32_t> groups, const Done& done);
+  // From where the device's groups are as asked for; `before` is where they were.
+  static void ReplayNew(Space& space, const PushTarget& target, SpacePush push,
+                        std::vector<Device::GroupPlace> before, const Done& done);
   static void Detach(Space& space, const Change& change, const PushTarget& target,
                      const Done& done);
   // `why`, unless what must be checked before the target fails: SPACE_NOT_FOUND,
@@ -51,9 +54,9 @@ class AttachmentChange : public ExclusiveChange {
   const Finished finished_;
 };
 
-// Replays the whole space on a device as one batch. DEVICE_RANGE_CONFLICT,
-// ENTRY_BUDGET, DEVICE_ERROR. Without a target, answers in its turn why there is
-// none.
+// Points the device's groups at the address space, and replays the whole space there
+// as one batch. DEVICE_RANGE_CONFLICT, ENTRY_BUDGET, DEVICE_ERROR. Without a target,
+// answers in its turn why there is none.
 class AttachChange final : public AttachmentChange {
  public:
   AttachChange(absl::StatusOr<PushTarget> target, std::vector<uint32_t> groups, Finished finished)

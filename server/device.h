@@ -16,6 +16,8 @@
 #ifndef IOVAD_SERVER_DEVICE_H_
 #define IOVAD_SERVER_DEVICE_H_
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -38,6 +40,8 @@ enum class DeviceBackend : uint8_t { kVhostVdpa = 1, kRelay = 2, kSimulated = 3 
 struct DeviceProperties {
   DeviceBackend backend = DeviceBackend::kSimulated;
   std::string path = {};
+  // Of the character device (st_rdev); 0 when there is none.
+  dev_t device_number = 0;
   uint32_t virtio_device_id = 0;
   uint64_t features = 0;
   uint64_t backend_features = 0;
@@ -45,6 +49,14 @@ struct DeviceProperties {
   uint32_t as_num = 1;
   uint32_t group_num = 1;
   uint32_t vq_num = 1;
+  // Entries of the largest ring, and group, of each queue, where they are known.
+  std::vector<uint32_t> vq_max_size = {};
+  std::vector<uint32_t> vq_group = {};
+  // Of the device's configuration space, in bytes.
+  uint32_t config_size = 0;
+  // The module that made the vDPA device, and its name; empty when unknown.
+  std::string driver = {};
+  std::string vdpa_name = {};
   // IOTLB entries for each address space.
   uint64_t entry_budget = 2048;
   MemoryModel memory_model = MemoryModel::kUnknown;
@@ -88,6 +100,15 @@ class Device {
   virtual void Apply(Push push, Done done) = 0;
   // Drops every entry of an address space, whatever state it is in.
   virtual void Reset(Asid asid, Done done) = 0;
+  // Points groups of queues at address spaces, all of them or none. `done` gets
+  // where each was before, which takes it back. By default there is nothing to
+  // point.
+  struct GroupPlace {
+    uint32_t group = 0;
+    Asid asid = {};
+  };
+  using GroupsDone = std::function<void(PushOutcome, std::vector<GroupPlace> before)>;
+  virtual void SetGroups(std::vector<GroupPlace> places, GroupsDone done);
   // How many entries an address space has.
   virtual uint64_t EntryCount(Asid asid) const = 0;
 

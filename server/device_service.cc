@@ -1,141 +1,24 @@
 #include "server/device_service.h"
 
-#include <cstring>
+#include <algorithm>
+#include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
-#include "server/attachment_change.h"
+#include "core/vhost_names.h"
 #include "server/call.h"
 #include "server/convert.h"
+#include "server/device_change.h"
+#include "server/direct_source.h"
 #include "server/list_by_name.h"
-#include "server/simulated_device.h"
+#include "server/replay.h"
+#include "server/simulated_spec.h"
+#include "server/vhost_device.h"
 
 namespace iovad {
-namespace {
-
-// Bounds of a simulated device, so that no request makes the server hold more
-// than a real one would.
-constexpr uint32_t kMaxAddressSpaces = 64;
-constexpr uint32_t kMaxGroups = 1024;
-constexpr uint32_t kMaxQueues = 65'536;
-constexpr uint32_t kMaxEntries = 1 << 24;
-constexpr int kMaxFaults = 1024;
-constexpr int kMaxCapabilities = 64;
-constexpr uint32_t kDefaultEntries = 2048;
-constexpr absl::Duration kMaxDelay = absl::Minutes(10);
-constexpr int kMaxErrno = 4095;  // MAX_ERRNO, include/linux/err.h
-
-absl::Status ParseFault(const v1::SimulatedDevice::Fault& fault, const std::string& where,
-                        SimulatedFault& out) {
-  const auto invalid = [&](const char* what) {
-    return MakeError({.reason = Reason::kInvalidValue}, absl::StrCat(where, what));
-  };
-  if (!v1::SimulatedDevice::Fault::Op_IsValid(fault.op()) ||
-      fault.op() == v1::SimulatedDevice::Fault::OP_UNSPECIFIED) {
-    return invalid("a fault's op is none of UPDATE, INVALIDATE, BATCH_BEGIN, BATCH_END, UNDO");
-  }
-  if (fault.os_errno() < 0 || fault.os_errno() > kMaxErrno) {
-    return invalid("a fault's os_errno is not in 0 to 4095");
-  }
-  out.op = static_cast<SimulatedFault::Op>(fault.op());
-  out.nth = fault.nth() == 0 ? 1 : fault.nth();
-  out.os_errno = fault.os_errno();
-  out.delay = absl::Seconds(fault.delay().seconds()) + absl::Nanoseconds(fault.delay().nanos());
-  if (out.delay < absl::ZeroDuration() || out.delay > kMaxDelay) {
-    return invalid("a fault's delay is not in 0 to 600 s");
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::shared_ptr<Device>> MakeSimulated(const std::string& name,
-                                                      const v1::SimulatedDevice& spec) {
-  const std::string where = absl::StrCat("device '", name, "': ");
-  DeviceProperties properties;
-  if (spec.has_iova_range()) {
-    const absl::StatusOr<IovaRange> range = ParseRange<Iova>(spec.iova_range(), where);
-    if (!range.ok()) return range.status();
-    properties.iova_range = *range;
-  }
-  struct Count {
-    const char* name;
-    uint32_t given;
-    uint32_t fallback;
-    uint32_t most;
-    uint64_t out = 0;
-  };
-  Count counts[] = {{"as_num", spec.as_num(), 1, kMaxAddressSpaces},
-                    {"group_num", spec.group_num(), 1, kMaxGroups},
-                    {"vq_num", spec.vq_num(), 1, kMaxQueues},
-                    {"entry_budget", spec.entry_budget(), kDefaultEntries, kMaxEntries}};
-  for (Count& count : counts) {
-    count.out = count.given == 0 ? count.fallback : count.given;
-    if (count.out <= count.most) continue;
-    return MakeError({.reason = Reason::kInvalidValue, .device = name, .limit = count.most},
-                     absl::StrCat(where, count.name, " is at most ", count.most));
-  }
-  properties.as_num = static_cast<uint32_t>(counts[0].out);
-  properties.group_num = static_cast<uint32_t>(counts[1].out);
-  properties.vq_num = static_cast<uint32_t>(counts[2].out);
-  properties.entry_budget = counts[3].out;
-  if (spec.capabilities_size() > kMaxCapabilities || spec.faults_size() > kMaxFaults) {
-    return MakeError({.reason = Reason::kInvalidValue, .device = name},
-                     absl::StrCat(where, "at most ", kMaxCapabilities, " capabilities and ",
-                                  kMaxFaults, " faults"));
-  }
-  properties.capabilities = {spec.capabilities().begin(), spec.capabilities().end()};
-  if (properties.capabilities.empty()) {
-    properties.capabilities = {"IOTLB_BATCH"};
-    if (properties.as_num > 1) properties.capabilities.emplace_back("IOTLB_ASID");
-  }
-  std::vector<SimulatedFault> faults(static_cast<size_t>(spec.faults_size()));
-  for (size_t i = 0; i < faults.size(); ++i) {
-    absl::Status s = ParseFault(spec.faults(static_cast<int>(i)), where, faults[i]);
-    if (!s.ok()) return s;
-  }
-  return std::make_shared<SimulatedDevice>(name, std::move(properties), std::move(faults));
-}
-
-absl::StatusOr<std::shared_ptr<Device>> Open(const v1::OpenDeviceRequest& request) {
-  switch (request.source_case()) {
-    case v1::OpenDeviceRequest::kSimulated:
-      return MakeSimulated(request.device(), request.simulated());
-    case v1::OpenDeviceRequest::kPath:
-    case v1::OpenDeviceRequest::kFdHandle:
-      return MakeError(
-          {.reason = Reason::kNoDeviceCapability, .device = request.device()},
-          absl::StrCat("device '", request.device(),
-                       "': this server cannot open vhost-vdpa devices yet; open a simulated one"));
-    case v1::OpenDeviceRequest::SOURCE_NOT_SET:
-      break;
-  }
-  return MakeError(
-      {.reason = Reason::kMissingField, .device = request.device()},
-      absl::StrCat("device '", request.device(), "': path, fd_handle or simulated is missing"));
-}
-
-// Resets one address space after the other, each through its space's writer,
-// and then calls `done` with the first error.
-struct ResetChain : std::enable_shared_from_this<ResetChain> {
-  std::vector<std::pair<PushTarget, std::shared_ptr<Space>>> left;
-  std::function<void(const absl::Status&)> done;
-  absl::Status first_error;
-
-  void Next() {
-    if (left.empty()) return done(first_error);
-    const auto [target, space] = std::move(left.back());
-    left.pop_back();
-    const auto self = shared_from_this();
-    space->Submit(std::make_unique<ReplayChange>(target, [self](const absl::Status& status) {
-      if (self->first_error.ok()) self->first_error = status;
-      self->Next();
-    }));
-  }
-};
-
-}  // namespace
 
 void DeviceService::Describe(Device& device, v1::Device& out) const {
   const DeviceProperties& p = device.properties();
@@ -149,9 +32,30 @@ void DeviceService::Describe(Device& device, v1::Device& out) const {
   out.set_as_num(p.as_num);
   out.set_group_num(p.group_num);
   out.set_vq_num(p.vq_num);
-  out.set_entry_budget(static_cast<uint32_t>(p.entry_budget));
+  out.set_entry_budget(static_cast<uint32_t>(
+      std::min<uint64_t>(p.entry_budget, std::numeric_limits<uint32_t>::max())));
   out.set_memory_model(static_cast<v1::MemoryModel>(p.memory_model));
   for (const std::string& capability : p.capabilities) out.add_capabilities(capability);
+  if (p.virtio_device_id != 0) {
+    out.set_virtio_device(VirtioDeviceName(p.virtio_device_id));
+    for (const std::string& name : VirtioFeatureNames(p.virtio_device_id, p.features)) {
+      out.add_feature_names(name);
+    }
+  }
+  for (size_t i = 0; i < p.vq_max_size.size(); ++i) {
+    v1::Virtqueue& queue = *out.add_virtqueues();
+    queue.set_index(static_cast<uint32_t>(i));
+    queue.set_max_size(p.vq_max_size[i]);
+    queue.set_group(p.vq_group[i]);
+  }
+  out.set_config_size(p.config_size);
+  out.set_driver(p.driver);
+  out.set_vdpa_name(p.vdpa_name);
+  if (const auto* direct = dynamic_cast<const VhostDevice*>(&device)) {
+    for (const std::string& name : DeviceStatusNames(direct->last_status())) {
+      out.add_status_names(name);
+    }
+  }
   out.set_updates_pushed(device.counters().updates.load(std::memory_order_relaxed));
   out.set_batches_pushed(device.counters().batches.load(std::memory_order_relaxed));
   out.set_push_errors(device.counters().errors.load(std::memory_order_relaxed));
@@ -171,21 +75,32 @@ void DeviceService::Describe(Device& device, v1::Device& out) const {
 grpc::ServerUnaryReactor* DeviceService::OpenDevice(grpc::CallbackServerContext* rpc,
                                                     const v1::OpenDeviceRequest* request,
                                                     v1::OpenDeviceResponse* response) {
-  return Serve(rpc, context_.gate, Role::kAdmin, [&]() -> absl::Status {
-    Registry& registry = context_.registry;
-    Repeats repeats(registry.request_log(), request->request_id(), "OpenDevice", *request,
-                    *response, absl::StrCat("device '", request->device().substr(0, 64), "': "));
-    if (!repeats.status().ok() || repeats.replayed()) return repeats.status();
-    absl::Status status = registry.CheckNewDevice(request->device());
-    if (status.ok()) {
-      const absl::StatusOr<std::shared_ptr<Device>> device = Open(*request);
-      status = device.status();
-      if (status.ok()) status = registry.AddDevice(*device);
-      if (status.ok()) Describe(**device, *response->mutable_device());
-    }
-    repeats.End(status, *response);
+  const DeviceChange change(context_, rpc, Role::kAdmin, "OpenDevice", *request, *response);
+  if (change.over()) return change.reactor();
+  if (absl::Status s = context_.registry.CheckNewDevice(request->device()); !s.ok()) {
+    return change.Answer(s);
+  }
+  const auto opened = [this, response](const absl::StatusOr<std::shared_ptr<Device>>& device) {
+    absl::Status status = device.status();
+    if (status.ok()) status = context_.registry.AddDevice(*device);
+    if (status.ok()) Describe(**device, *response->mutable_device());
     return status;
-  });
+  };
+  if (request->has_simulated()) {
+    return change.Answer(opened(MakeSimulated(request->device(), request->simulated())));
+  }
+  absl::StatusOr<DirectSource> source = FindDirectSource(*request, context_.handles);
+  if (!source.ok()) return change.Answer(source.status());
+  VhostDevice::Open(std::move(source->open),
+                    [this, change, opened, number = source->device_number](
+                        absl::StatusOr<std::shared_ptr<VhostDevice>> device) {
+                      if (device.ok()) {
+                        change.End(opened(*std::move(device)));
+                      } else {
+                        change.End(NameHolder(device.status(), number, context_.registry));
+                      }
+                    });
+  return change.reactor();
 }
 
 grpc::ServerUnaryReactor* DeviceService::GetDevice(grpc::CallbackServerContext* rpc,
@@ -216,98 +131,44 @@ grpc::ServerUnaryReactor* DeviceService::ListDevices(grpc::CallbackServerContext
 grpc::ServerUnaryReactor* DeviceService::CloseDevice(grpc::CallbackServerContext* rpc,
                                                      const v1::CloseDeviceRequest* request,
                                                      v1::CloseDeviceResponse* response) {
-  return Serve(rpc, context_.gate, Role::kAdmin, [&]() -> absl::Status {
-    Registry& registry = context_.registry;
-    Repeats repeats(registry.request_log(), request->request_id(), "CloseDevice", *request,
-                    *response, absl::StrCat("device '", request->device().substr(0, 64), "': "));
-    if (!repeats.status().ok() || repeats.replayed()) return repeats.status();
-    const absl::Status status = registry.RemoveDevice(request->device());
-    repeats.End(status, *response);
-    return status;
-  });
+  const DeviceChange change(context_, rpc, Role::kAdmin, "CloseDevice", *request, *response);
+  if (change.over()) return change.reactor();
+  const absl::StatusOr<std::shared_ptr<Device>> device =
+      context_.registry.RemoveDevice(request->device());
+  if (!device.ok()) return change.Answer(device.status());
+  const auto direct = std::dynamic_pointer_cast<VhostDevice>(*device);
+  if (direct == nullptr) return change.Answer(absl::OkStatus());
+  // Answered when it can be opened again.
+  direct->Close([change] { change.End(absl::OkStatus()); });
+  return change.reactor();
 }
 
 grpc::ServerUnaryReactor* DeviceService::ResetDevice(grpc::CallbackServerContext* rpc,
                                                      const v1::ResetDeviceRequest* request,
                                                      v1::ResetDeviceResponse* response) {
-  const Call call(rpc, context_.gate, Role::kAdmin);
-  if (!call.status().ok()) {
-    call.Finish(call.status());
-    return call.reactor();
-  }
-  Registry& registry = context_.registry;
-  auto repeats = std::make_shared<Repeats>(
-      registry.request_log(), request->request_id(), "ResetDevice", *request, *response,
-      absl::StrCat("device '", request->device().substr(0, 64), "': "));
-  if (!repeats->status().ok() || repeats->replayed()) {
-    call.Finish(repeats->status());
-    return call.reactor();
-  }
-  const absl::StatusOr<std::shared_ptr<Device>> device = registry.FindDevice(request->device());
-  if (!device.ok()) {
-    repeats->End(device.status(), *response);
-    call.Finish(device.status());
-    return call.reactor();
-  }
-  auto chain = std::make_shared<ResetChain>();
-  for (const auto& [asid, space] : registry.AttachedTo(request->device())) {
-    chain->left.emplace_back(PushTarget{.device = *device, .asid = asid}, space);
-  }
-  chain->done = [this, call, repeats, response, device = *device](const absl::Status& status) {
-    if (status.ok()) Describe(*device, *response->mutable_device());
-    repeats->End(status, *response);
-    call.Finish(status);
+  const DeviceChange change(context_, rpc, Role::kAdmin, "ResetDevice", *request, *response);
+  if (change.over()) return change.reactor();
+  const absl::StatusOr<std::shared_ptr<Device>> device =
+      context_.registry.FindDevice(request->device());
+  if (!device.ok()) return change.Answer(device.status());
+  const auto replay = [this, change, response, device = *device] {
+    ReplayAttachments(context_.registry, device,
+                      [this, change, response, device](const absl::Status& status) {
+                        if (status.ok()) Describe(*device, *response->mutable_device());
+                        change.End(status);
+                      });
   };
-  chain->Next();
-  return call.reactor();
-}
-
-template <typename Request>
-grpc::ServerUnaryReactor* DeviceService::Refuse(grpc::CallbackServerContext* rpc,
-                                                const Request& request, Role needed,
-                                                const char* what) {
-  return Serve(rpc, context_.gate, needed, [&]() -> absl::Status {
-    const absl::StatusOr<std::shared_ptr<Device>> device =
-        context_.registry.FindDevice(request.device());
-    if (!device.ok()) return device.status();
-    if constexpr (requires { request.space(); }) {
-      const absl::StatusOr<std::shared_ptr<Space>> space =
-          context_.registry.FindSpace(request.space(), "");
-      if (!space.ok()) return space.status();
-    }
-    return MakeError({.reason = Reason::kNoDeviceCapability, .device = request.device()},
-                     absl::StrCat("device '", request.device(), "' is simulated: ", what));
-  });
-}
-
-grpc::ServerUnaryReactor* DeviceService::EstimateMemlock(
-    grpc::CallbackServerContext* rpc, const v1::EstimateMemlockRequest* request,
-    v1::EstimateMemlockResponse* /*response*/) {
-  return Refuse(rpc, *request, Role::kViewer, "it pins no memory");
-}
-
-grpc::ServerUnaryReactor* DeviceService::StartDevice(grpc::CallbackServerContext* rpc,
-                                                     const v1::StartDeviceRequest* request,
-                                                     v1::StartDeviceResponse* /*response*/) {
-  return Refuse(rpc, *request, Role::kOperator, "it has no queues to start");
-}
-
-grpc::ServerUnaryReactor* DeviceService::StopDevice(grpc::CallbackServerContext* rpc,
-                                                    const v1::StopDeviceRequest* request,
-                                                    v1::StopDeviceResponse* /*response*/) {
-  return Refuse(rpc, *request, Role::kOperator, "it has no queues to stop");
-}
-
-grpc::ServerUnaryReactor* DeviceService::ReadDeviceConfig(
-    grpc::CallbackServerContext* rpc, const v1::ReadDeviceConfigRequest* request,
-    v1::ReadDeviceConfigResponse* /*response*/) {
-  return Refuse(rpc, *request, Role::kViewer, "it has no configuration space");
-}
-
-grpc::ServerUnaryReactor* DeviceService::WriteDeviceConfig(
-    grpc::CallbackServerContext* rpc, const v1::WriteDeviceConfigRequest* request,
-    v1::WriteDeviceConfigResponse* /*response*/) {
-  return Refuse(rpc, *request, Role::kOperator, "it has no configuration space");
+  const auto direct = std::dynamic_pointer_cast<VhostDevice>(*device);
+  if (direct == nullptr) {
+    replay();
+    return change.reactor();
+  }
+  direct->Do([](VhostVdpa& vdpa) { return vdpa.Reset(); },
+             [change, replay](const absl::Status& status) {
+               if (!status.ok()) return change.End(status);
+               replay();
+             });
+  return change.reactor();
 }
 
 }  // namespace iovad

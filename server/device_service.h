@@ -1,10 +1,16 @@
-// iovad.v1.DeviceService: thin handlers that parse, call and convert.
+// iovad.v1.DeviceService: thin handlers that parse, call and convert. Those that
+// program queues are in device_queues.cc.
 #ifndef IOVAD_SERVER_DEVICE_SERVICE_H_
 #define IOVAD_SERVER_DEVICE_SERVICE_H_
 
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
 #include "iovad/v1/device.grpc.pb.h"
 #include "server/identity.h"
 #include "server/server_context.h"
+#include "server/vhost_device.h"
 
 namespace iovad {
 
@@ -47,10 +53,10 @@ class DeviceService final : public v1::DeviceService::CallbackService {
 
  private:
   void Describe(Device& device, v1::Device& out) const;
-  // What the device at hand cannot do. NO_DEVICE_CAPABILITY, once it is found.
-  template <typename Request>
-  grpc::ServerUnaryReactor* Refuse(grpc::CallbackServerContext* rpc, const Request& request,
-                                   Role needed, const char* what);
+  // A device whose queues this server may program: NO_DEVICE_CAPABILITY for others,
+  // and what FindDevice answers. `what` they lack, for people.
+  absl::StatusOr<std::shared_ptr<VhostDevice>> FindDirect(const std::string& name,
+                                                          const char* what) const;
 
   ServerContext& context_;
 };

@@ -10,6 +10,24 @@
 namespace iovad {
 namespace {
 
+absl::Status Refused(const PushOutcome& refusal, const std::string& device,
+                     const std::string& space, bool taken_back) {
+  const char* const end = taken_back
+                              ? "; nothing was changed"
+                              : "; it could not be taken back: reset the device with ResetDevice";
+  const std::string where = absl::StrCat("space '", space, "': ");
+  if (!refusal.cause.ok()) {
+    ErrorDetail detail = DetailOf(refusal.cause).value_or(ErrorDetail());
+    if (detail.os_errno == 0) detail.os_errno = refusal.os_errno;
+    detail.device = device;
+    return MakeError(detail, absl::StrCat(where, std::string(refusal.cause.message()), end));
+  }
+  return MakeError(
+      {.reason = Reason::kDeviceError, .os_errno = refusal.os_errno, .device = device},
+      absl::StrCat(where, "device '", device, "' refused ", refusal.failed_message, " with errno ",
+                   refusal.os_errno, " (", std::strerror(refusal.os_errno), ")", end));
+}
+
 // A push on its way. Each target writes its own outcome; the last one to answer
 // goes on.
 struct Flight : std::enable_shared_from_this<Flight> {
@@ -99,31 +117,18 @@ struct Flight : std::enable_shared_from_this<Flight> {
       }
       if ((refused && !outcomes[i].reverted) || !undone[i].ok()) result.unknown.push_back(i);
     }
-    if (refusal != nullptr) result.status = Refused(*refusal, device, result.unknown.empty());
+    if (refusal != nullptr)
+      result.status = Refused(*refusal, device, push.space, result.unknown.empty());
     done(std::move(result));
-  }
-
-  absl::Status Refused(const PushOutcome& refusal, const std::string& device,
-                       bool taken_back) const {
-    const char* const end = taken_back
-                                ? "; nothing was changed"
-                                : "; it could not be taken back: reset the device with ResetDevice";
-    const std::string where = absl::StrCat("space '", push.space, "': ");
-    if (!refusal.cause.ok()) {
-      ErrorDetail detail = DetailOf(refusal.cause).value_or(ErrorDetail());
-      if (detail.os_errno == 0) detail.os_errno = refusal.os_errno;
-      detail.device = device;
-      return MakeError(detail, absl::StrCat(where, std::string(refusal.cause.message()), end));
-    }
-    return MakeError(
-        {.reason = Reason::kDeviceError, .os_errno = refusal.os_errno, .device = device},
-        absl::StrCat(where, "device '", device, "' refused ", refusal.failed_message,
-                     " with errno ", refusal.os_errno, " (", std::strerror(refusal.os_errno), ")",
-                     end));
   }
 };
 
 }  // namespace
+
+absl::Status PushRefused(const PushOutcome& refusal, const std::string& device,
+                         const std::string& space) {
+  return Refused(refusal, device, space, refusal.reverted);
+}
 
 void PushToAll(std::vector<PushTarget> targets, SpacePush push,
                std::function<void(PushResult)> done, WholeTable before) {

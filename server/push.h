@@ -29,6 +29,11 @@ struct PushResult {
   std::vector<size_t> unknown;
 };
 
+// Why a device refused, as `PushResult::status` says it: names the space, the device
+// and what became of the change.
+absl::Status PushRefused(const PushOutcome& refusal, const std::string& device,
+                         const std::string& space);
+
 // What the targets had before a push, as a batch that maps it all.
 using WholeTable = std::function<std::shared_ptr<const IotlbBatch>()>;
 

@@ -203,9 +203,9 @@ std::vector<std::shared_ptr<Device>> Registry::Devices(const std::string& after,
   return After(devices_, after, most);
 }
 
-absl::Status Registry::RemoveDevice(const std::string& name) {
-  const absl::StatusOr<std::shared_ptr<Device>> device = FindDevice(name);
-  if (!device.ok()) return device.status();
+absl::StatusOr<std::shared_ptr<Device>> Registry::RemoveDevice(const std::string& name) {
+  absl::Status found = FindDevice(name).status();
+  if (!found.ok()) return found;
   const MutexLock lock(mu_);
   const auto claim = claims_.lower_bound({name, Asid(0)});
   if (claim != claims_.end() && claim->first.first == name) {
@@ -213,8 +213,13 @@ absl::Status Registry::RemoveDevice(const std::string& name) {
                      absl::StrCat("device '", name, "' is attached to space '", claim->second,
                                   "' (ASID ", claim->first.second.value(), "); detach it first"));
   }
-  devices_.erase(name);
-  return absl::OkStatus();
+  // Gone already when somebody else was faster.
+  std::shared_ptr<Device> removed;
+  const auto it = devices_.find(name);
+  if (it == devices_.end()) return removed;
+  removed = std::move(it->second);
+  devices_.erase(it);
+  return removed;
 }
 
 absl::StatusOr<PushTarget> Registry::Claim(const Space& space, const AttachTo& attach_to) {

@@ -79,8 +79,10 @@ class Registry {
       ABSL_LOCKS_EXCLUDED(mu_);
   std::vector<std::shared_ptr<Device>> Devices(const std::string& after, size_t most) const
       ABSL_LOCKS_EXCLUDED(mu_);
-  // DEVICE_NOT_FOUND; IN_USE while it is attached.
-  absl::Status RemoveDevice(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
+  // Returns what is nobody's but the caller's now. DEVICE_NOT_FOUND; IN_USE while it is
+  // attached.
+  absl::StatusOr<std::shared_ptr<Device>> RemoveDevice(const std::string& name)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   // Sets an address space of a device aside for a space, before it is attached.
   // DEVICE_NOT_FOUND, INVALID_VALUE, NO_DEVICE_CAPABILITY, DEVICE_BUSY.
