@@ -226,20 +226,22 @@ class WatchReactor final : public StreamReactor<v1::WatchResponse> {
   MessagePtr NextOfSnapshot() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     auto message = std::make_shared<v1::WatchResponse>();
     message->set_revision(snapshot_->value());
-    bool more = false;
-    space_->Read([&](const AddressSpace& core) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-      if (!snapshot_from_.has_value()) return;
-      core.ListAt(*snapshot_, *snapshot_from_, [&](const Mapping& m) {
+    const Revision revision = *snapshot_;
+    const std::optional<Iova> from = snapshot_from_;
+    std::optional<Iova> next;
+    space_->Read([&](const AddressSpace& core) {
+      if (!from.has_value()) return;
+      core.ListAt(revision, *from, [&](const Mapping& m) {
         if (static_cast<size_t>(message->events_size()) == kEventsAMessage) {
-          snapshot_from_ = m.iova().first();
-          more = true;
+          next = m.iova().first();
           return false;
         }
         Write(m, *message->add_events()->mutable_mapped());
         return true;
       });
     });
-    if (more) {
+    if (next.has_value()) {
+      snapshot_from_ = next;
       message->set_more(true);
       return message;
     }

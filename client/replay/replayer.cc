@@ -131,7 +131,7 @@ absl::Status Replayer::SendBatch() {
     return absl::DataLossError("Update answered another number of operations than were asked");
   }
   for (size_t i = 0; i < events.size(); ++i) {
-    const absl::Status status = ApplyResult(*events[i], response->results(static_cast<int>(i)));
+    absl::Status status = ApplyResult(*events[i], response->results(static_cast<int>(i)));
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
@@ -167,7 +167,7 @@ absl::Status Replayer::VerifyNow(uint64_t seq) {
   unchecked_ = 0;
   if (!options_.verify) return absl::OkStatus();
   const absl::Time begin = absl::Now();
-  const absl::Status status = verifier_.Check(model_);
+  absl::Status status = verifier_.Check(model_);
   verifying_ += absl::Now() - begin;
   if (!absl::IsDataLoss(status)) return status;
   return absl::DataLossError(absl::StrCat("after seq ", seq, ": ", status.message()));
@@ -210,7 +210,7 @@ absl::Status Replayer::ReplayEvents(const std::function<void(size_t)>& progress)
     if (stop_.load()) return absl::CancelledError(absl::StrCat("stopped before seq ", event.seq));
     seq = event.seq;
     if (!IsMapOrUnmap(event) || event.asid == options_.asid) {
-      const absl::Status status = Handle(event);
+      absl::Status status = Handle(event);
       if (!status.ok()) return status;
     }
     progress(++done);

@@ -130,7 +130,7 @@ absl::Status SetMapDetails(const Json& object, View view, Event& event) {
   if (const Json* name = Find(object, "name"); name != nullptr && name->is_string()) {
     event.label = LabelOf(name->get_ref<const std::string&>());
   }
-  if (const absl::Status status = SetAccess(object, event); !status.ok()) return status;
+  if (absl::Status status = SetAccess(object, event); !status.ok()) return status;
   if (view == View::kDevice) return SetDeviceGpas(object, event);
   event.gpas = {Gpa(event.first)};
   return absl::OkStatus();

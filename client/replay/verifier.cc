@@ -10,7 +10,6 @@ namespace iovad::replay {
 namespace {
 
 using text::FormatHex;
-using text::FormatRange;
 
 // The API's limit for one request.
 constexpr size_t kMaxQueries = 4096;
@@ -222,7 +221,7 @@ absl::Status Verifier::CheckTranslations(const Model& model) {
   ExpectGone(model, expectations);
   for (size_t begin = 0; begin < expectations.size(); begin += kMaxQueries) {
     const size_t end = std::min(begin + kMaxQueries, expectations.size());
-    const absl::Status status = Ask(expectations.data() + begin, expectations.data() + end);
+    absl::Status status = Ask(expectations.data() + begin, expectations.data() + end);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
