@@ -210,6 +210,17 @@ void AddressSpace::ReleaseQuarantine() {
   quarantined_.clear();
 }
 
+bool AddressSpace::IsMemoryInUse(HvaRange range) const {
+  bool found = false;
+  const auto visit = [&found](const Mapping&) {
+    found = true;
+    return false;
+  };
+  table_.ForEachHva(range, visit);
+  if (!found && ghosts_.has_value()) ghosts_->ForEachHva(range, visit);
+  return found;
+}
+
 const Mapping* AddressSpace::FindOutside(IovaRange range) const {
   const Mapping* lowest = table_.FirstFromIova(Iova(0));
   if (lowest != nullptr && lowest->iova().first() < range.first()) return lowest;

@@ -42,6 +42,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -56,6 +57,7 @@
 #include "core/error.h"
 #include "core/mapping.h"
 #include "core/mapping_table.h"
+#include "core/memory_map.h"
 #include "core/operations.h"
 #include "core/placement.h"
 #include "core/range_allocator.h"
@@ -107,8 +109,9 @@ class AddressSpace {
   // first that fails answers:
   //   EMPTY_RANGE, RANGE_WRAPS, UNALIGNED, INVALID_LABEL, OUTSIDE_IOVA_RANGE,
   //   RESERVED_OVERLAP, IOVA_OVERLAP, GPA_OVERLAP, HOST_HVA_OVERLAP,
-  //   MAPPING_EXISTS, MAPPING_LIMIT, IOVA_EXHAUSTED, ENTRY_BUDGET; and for what
-  //   unmaps MAPPING_NOT_FOUND, IN_USE, WOULD_SPLIT.
+  //   MAPPING_EXISTS, MAPPING_LIMIT, IOVA_EXHAUSTED, ENTRY_BUDGET,
+  //   MEMORY_NOT_REGISTERED, MEMORY_UNSUITABLE; and for what unmaps
+  //   MAPPING_NOT_FOUND, IN_USE, WOULD_SPLIT.
   absl::StatusOr<Planned<std::vector<OperationResult>>> Update(
       absl::Span<const Operation> operations);
 
@@ -177,6 +180,14 @@ class AddressSpace {
     std::string device = {};
   };
   void SetEntryBudget(EntryBudget budget) { budget_ = std::move(budget); }
+
+  // The memory that mappings made from now on are looked up in, by HVA.
+  void SetMemory(std::shared_ptr<const MemoryMap> memory) { memory_ = std::move(memory); }
+  // The attached device that reaches nothing else; empty for none.
+  void SetMemoryRequiredBy(std::string device) { memory_required_by_ = std::move(device); }
+  // Whether a mapping lies over `range`, committed or not, or would again if what is
+  // planned were undone.
+  bool IsMemoryInUse(HvaRange range) const;
 
   const SpaceOptions& options() const { return options_; }
 
@@ -265,6 +276,7 @@ class AddressSpace {
     StepScope& operator=(const StepScope&) = delete;
 
     Revision revision() const { return step_.revision; }
+    size_t journal_begin() const { return step_.journal_begin; }
     // Keeps what was planned. A step that did nothing is none.
     template <typename T>
     Planned<T> Finish(T value) {
@@ -284,12 +296,15 @@ class AddressSpace {
 
   // address_space_map.cc
   absl::Status CheckMapShape(const MapSpec& spec) const;
-  absl::StatusOr<Mapping> PlanMap(const MapSpec& spec, Revision revision, NotePtr note);
+  absl::StatusOr<Mapping> PlanMap(const MapSpec& spec, Revision revision, SvqId svq = SvqId(0));
+  NotePtr NoteFor(const MapSpec& spec, SvqId svq) const;
   absl::Status CheckPlace(const MapSpec& spec, IovaRange iova) const;
   absl::Status CheckGuestAddress(const MapSpec& spec) const;
   absl::Status CheckHostAddress(const MapSpec& spec) const;
   absl::Status CheckMappingLimit(uint64_t more) const;
   absl::Status CheckEntryBudget() const;
+  // A mapping that the step planned and that its devices cannot reach, if any.
+  const Mapping* FindUnreachable(size_t journal_begin) const;
   absl::Status Conflict(Reason reason, const MapSpec& spec, AddressRange asked,
                         std::vector<Mapping> conflicts) const;
   absl::StatusOr<IovaRange> Allocate(const MapSpec& spec) const;
@@ -347,6 +362,8 @@ class AddressSpace {
   IovaRange range_;
   EntryBudget budget_;
   std::vector<IovaRange> quarantined_;
+  std::shared_ptr<const MemoryMap> memory_ = std::make_shared<const MemoryMap>();
+  std::string memory_required_by_;
 
   RangeAllocator allocator_;
   MappingTable table_;
@@ -383,6 +400,12 @@ void AddressSpace::ForEachByHva(HvaRange range, Visit visit) const {
   });
   if (go_on && ghosts_.has_value()) ghosts_->ForEachHva(range, visit);
 }
+
+// Why `device` cannot reach what is mapped at an HVA range: MEMORY_NOT_REGISTERED, or
+// MEMORY_UNSUITABLE when it is to be written and may not be. OK when it can.
+// `prefix` begins the message.
+absl::Status CheckReachable(const MemoryMap& memory, HvaRange range, Access access,
+                            const std::string& device, const std::string& prefix);
 
 template <typename Visit>
 void AddressSpace::ListAt(Revision revision, Iova from, Visit visit) const {

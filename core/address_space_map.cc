@@ -90,12 +90,12 @@ absl::Status AddressSpace::CheckMapShape(const MapSpec& spec) const {
 
 absl::StatusOr<Planned<std::vector<OperationResult>>> AddressSpace::Update(
     absl::Span<const Operation> operations) {
-  const auto at = [&](absl::Status status, size_t i) {
+  const auto at = [&](const absl::Status& status, size_t i) {
     return operations.size() == 1 ? status : WithOpIndex(status, static_cast<uint32_t>(i));
   };
   for (size_t i = 0; i < operations.size(); ++i) {
     absl::Status shape = CheckShape(operations[i]);
-    if (!shape.ok()) return at(std::move(shape), i);
+    if (!shape.ok()) return at(shape, i);
   }
   StepScope step(*this);
   std::vector<OperationResult> results;
@@ -105,8 +105,7 @@ absl::StatusOr<Planned<std::vector<OperationResult>>> AddressSpace::Update(
       FetchAhead(operations.subspan(i, kFetchGroup));
     }
     if (const auto* map = std::get_if<MapSpec>(&operations[i])) {
-      NotePtr note = map->label.empty() ? NotePtr() : NotePtr(MappingNote{.label = map->label});
-      absl::StatusOr<Mapping> mapped = PlanMap(*map, step.revision(), std::move(note));
+      absl::StatusOr<Mapping> mapped = PlanMap(*map, step.revision());
       if (!mapped.ok()) return at(mapped.status(), i);
       results.emplace_back(*std::move(mapped));
     } else {
@@ -117,11 +116,26 @@ absl::StatusOr<Planned<std::vector<OperationResult>>> AddressSpace::Update(
     }
   }
   if (absl::Status s = CheckEntryBudget(); !s.ok()) return s;
+  if (const Mapping* m = FindUnreachable(step.journal_begin())) {
+    const auto is_it = [&](const OperationResult& result) {
+      const auto* mapped = std::get_if<Mapping>(&result);
+      return mapped != nullptr && mapped->id() == m->id();
+    };
+    const auto result = std::find_if(results.begin(), results.end(), is_it);
+    return at(CheckReachable(*memory_, m->hva(), m->access(), memory_required_by_, Prefix()),
+              result == results.end() ? 0 : static_cast<size_t>(result - results.begin()));
+  }
   return step.Finish(std::move(results));
 }
 
-absl::StatusOr<Mapping> AddressSpace::PlanMap(const MapSpec& spec, Revision revision,
-                                              NotePtr note) {
+NotePtr AddressSpace::NoteFor(const MapSpec& spec, SvqId svq) const {
+  const RegisteredMemory* memory = memory_->Find(HvasOf(spec));
+  if (spec.label.empty() && svq == SvqId(0)) return memory == nullptr ? NotePtr() : memory->note;
+  return NotePtr(MappingNote{
+      .label = spec.label, .svq = svq, .memory = memory == nullptr ? MemoryId(0) : memory->id});
+}
+
+absl::StatusOr<Mapping> AddressSpace::PlanMap(const MapSpec& spec, Revision revision, SvqId svq) {
   // A place that is given: by the request, or by the guest's own layout.
   std::optional<Iova> fixed = spec.iova;
   if (!fixed.has_value() && options_.placement == Placement::kIdentity && spec.gpa.has_value()) {
@@ -146,7 +160,7 @@ absl::StatusOr<Mapping> AddressSpace::PlanMap(const MapSpec& spec, Revision revi
 
   allocator_.Take(*iova);
   Mapping mapping(next_mapping_id_, *iova, spec.gpa, spec.hva, spec.access, revision,
-                  std::move(note));
+                  NoteFor(spec, svq));
   next_mapping_id_ = MappingId(next_mapping_id_.value() + 1);
   Add(mapping);
   return mapping;
@@ -256,6 +270,49 @@ absl::Status AddressSpace::CheckEntryBudget() const {
                                 budget_.entries, " IOTLB entries and ", needed,
                                 " would be needed; map larger ranges, or load the device's "
                                 "modules with more entries"));
+}
+
+const Mapping* AddressSpace::FindUnreachable(size_t journal_begin) const {
+  if (memory_required_by_.empty()) return nullptr;
+  for (size_t i = journal_begin; i < journal_.size(); ++i) {
+    const Mapping& m = journal_[i].mapping;
+    if (journal_[i].kind != JournalKind::kAdded) continue;
+    const RegisteredMemory* memory = memory_->Find(m.hva());
+    if (memory == nullptr ||
+        (!memory->file->writable() && Permits(m.access(), Access::kWriteOnly))) {
+      return &m;
+    }
+  }
+  return nullptr;
+}
+
+absl::Status CheckReachable(const MemoryMap& memory, HvaRange range, Access access,
+                            const std::string& device, const std::string& prefix) {
+  const RegisteredMemory* found = memory.Find(range);
+  if (found == nullptr) {
+    const RegisteredMemory* part = memory.FindOverlapping(range);
+    return MakeError(
+        {.reason = Reason::kMemoryNotRegistered,
+         .ranges = {AddressRange::Of(range)},
+         .device = device},
+        absl::StrCat(prefix, "HVA range ", Hex(range),
+                     part == nullptr
+                         ? " is in no registered memory"
+                         : absl::StrCat(" is not wholly in one registered memory (memory ",
+                                        part->id.value(), " has ", Hex(part->client), ")"),
+                     ", and device '", device, "' reaches no other; register it first"));
+  }
+  if (!found->file->writable() && Permits(access, Access::kWriteOnly)) {
+    return MakeError(
+        {.reason = Reason::kMemoryUnsuitable,
+         .ranges = {AddressRange::Of(range)},
+         .device = device},
+        absl::StrCat(prefix, "HVA range ", Hex(range), " is in memory ", found->id.value(),
+                     ", whose file was opened for reading only; device '", device,
+                     "' may not write there: map it READ_ONLY, or register the file "
+                     "opened for reading and writing"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<IovaRange> AddressSpace::Allocate(const MapSpec& spec) const {

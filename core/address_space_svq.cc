@@ -25,6 +25,39 @@ const std::optional<Hva>& AddressOf(const SvqSpec& spec, SvqAreaKind kind) {
   return spec.desc_hva;
 }
 
+// Notes where an area of a queue is.
+void PlaceArea(SvqAreaKind kind, Iova iova, uint64_t offset, Svq& svq) {
+  switch (kind) {
+    case SvqAreaKind::kDescriptors:
+      svq.desc = iova;
+      svq.desc_offset = offset;
+      break;
+    case SvqAreaKind::kDriver:
+      svq.driver = iova;
+      svq.driver_offset = offset;
+      if (svq.format == RingFormat::kSplit) {
+        const uint64_t avail = SplitAvailOffset(svq.queue_size);
+        svq.desc = iova;
+        svq.desc_offset = offset;
+        svq.driver = Iova(iova.value() + avail);
+        svq.driver_offset = svq.memory == MemoryId(0) ? 0 : offset + avail;
+      }
+      break;
+    case SvqAreaKind::kDevice:
+      svq.device = iova;
+      svq.device_offset = offset;
+      break;
+    case SvqAreaKind::kControlOut:
+      svq.control_out = iova;
+      svq.control_out_offset = offset;
+      break;
+    case SvqAreaKind::kControlIn:
+      svq.control_in = iova;
+      svq.control_in_offset = offset;
+      break;
+  }
+}
+
 }  // namespace
 
 absl::Status AddressSpace::CheckSvqShape(const SvqSpec& spec) const {
@@ -74,6 +107,13 @@ absl::StatusOr<Planned<std::vector<Svq>>> AddressSpace::AllocSvqs(absl::Span<con
     svqs.push_back(*std::move(svq));
   }
   if (absl::Status s = CheckEntryBudget(); !s.ok()) return s;
+  if (const Mapping* m = FindUnreachable(step.journal_begin())) {
+    const auto is_its = [&](const Svq& svq) { return svq.id == m->svq(); };
+    const auto svq = std::find_if(svqs.begin(), svqs.end(), is_its);
+    return WithOpIndex(
+        CheckReachable(*memory_, m->hva(), m->access(), memory_required_by_, Prefix()),
+        static_cast<uint32_t>(svq - svqs.begin()));
+  }
   return step.Finish(std::move(svqs));
 }
 
@@ -87,34 +127,21 @@ absl::StatusOr<Svq> AddressSpace::PlanSvq(const SvqSpec& spec, Revision revision
   next_svq_id_ = SvqId(next_svq_id_.value() + 1);
   for (const SvqArea& area :
        SvqAreas(spec.format, spec.queue_size, spec.control, options_.page_size)) {
-    MappingNote note{.label = absl::StrCat("svq", spec.queue_index, " ", SvqAreaName(area.kind)),
-                     .svq = svq.id};
+    const Hva hva = *AddressOf(spec, area.kind);
     absl::StatusOr<Mapping> mapped =
-        PlanMap({.hva = *AddressOf(spec, area.kind), .size = area.size, .access = area.access},
-                revision, NotePtr(std::move(note)));
+        PlanMap({.hva = hva,
+                 .size = area.size,
+                 .access = area.access,
+                 .label = absl::StrCat("svq", spec.queue_index, " ", SvqAreaName(area.kind))},
+                revision, svq.id);
     if (!mapped.ok()) return mapped.status();
-    const Iova iova = mapped->iova().first();
-    switch (area.kind) {
-      case SvqAreaKind::kDescriptors:
-        svq.desc = iova;
-        break;
-      case SvqAreaKind::kDriver:
-        svq.driver = iova;
-        if (spec.format == RingFormat::kSplit) {
-          svq.desc = iova;
-          svq.driver = Iova(iova.value() + SplitAvailOffset(spec.queue_size));
-        }
-        break;
-      case SvqAreaKind::kDevice:
-        svq.device = iova;
-        break;
-      case SvqAreaKind::kControlOut:
-        svq.control_out = iova;
-        break;
-      case SvqAreaKind::kControlIn:
-        svq.control_in = iova;
-        break;
+    uint64_t offset = 0;
+    if (const RegisteredMemory* memory = memory_->Find(mapped->hva());
+        memory != nullptr && memory->own) {
+      svq.memory = memory->id;
+      offset = hva.value() - memory->client.first().value();
     }
+    PlaceArea(area.kind, mapped->iova().first(), offset, svq);
     svq.mappings.push_back(*std::move(mapped));
   }
   svqs_.emplace(svq.id, svq);

@@ -9,6 +9,7 @@ namespace iovad {
 void MemoryMap::Add(RegisteredMemory memory) {
   assert(FindOverlapping(memory.client) == nullptr && !by_id_.contains(memory.id));
   by_id_.emplace(memory.id, memory.client.first());
+  memory.note = NotePtr(MappingNote{.memory = memory.id});
   const Hva first = memory.client.first();
   memories_.emplace(first, std::move(memory));
 }

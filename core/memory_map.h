@@ -28,6 +28,7 @@
 
 #include "core/iotlb_batch.h"
 #include "core/mapped_file.h"
+#include "core/mapping.h"
 #include "core/types.h"
 #include "core/uaddr_resolver.h"
 
@@ -45,6 +46,8 @@ struct RegisteredMemory {
   std::string label = {};
   // Made by this server, for shadow virtqueues.
   bool own = false;
+  // What mappings of it carry that have nothing else to note; set by `Add`.
+  NotePtr note = {};
 
   // Where the first byte lies in this process.
   Hva local() const { return Hva(file->base().value() + offset); }

@@ -99,6 +99,14 @@ struct Svq {
   std::vector<Mapping> mappings = {};
   // That created it.
   Revision revision = {};
+  // When the server made the memory: which, and where in it each area starts, in
+  // bytes; else 0.
+  MemoryId memory = {};
+  uint64_t desc_offset = 0;
+  uint64_t driver_offset = 0;
+  uint64_t device_offset = 0;
+  uint64_t control_out_offset = 0;
+  uint64_t control_in_offset = 0;
 };
 
 // What an access is asked for in a look-up; nothing asks for no check.

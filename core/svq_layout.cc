@@ -60,6 +60,35 @@ std::vector<SvqArea> SvqAreas(RingFormat format, uint32_t queue_size, bool contr
   return areas;
 }
 
+uint64_t LayOutSvqs(absl::Span<SvqSpec> specs, Hva base, uint64_t page_size) {
+  uint64_t at = 0;
+  for (SvqSpec& spec : specs) {
+    if (!IsValidQueueSize(spec.format, spec.queue_size)) continue;
+    for (const SvqArea& area : SvqAreas(spec.format, spec.queue_size, spec.control, page_size)) {
+      const Hva hva(base.value() + at);
+      at += area.size;
+      switch (area.kind) {
+        case SvqAreaKind::kDescriptors:
+          spec.desc_hva = hva;
+          break;
+        case SvqAreaKind::kDriver:
+          spec.driver_hva = hva;
+          break;
+        case SvqAreaKind::kDevice:
+          spec.device_hva = hva;
+          break;
+        case SvqAreaKind::kControlOut:
+          spec.control_out_hva = hva;
+          break;
+        case SvqAreaKind::kControlIn:
+          spec.control_in_hva = hva;
+          break;
+      }
+    }
+  }
+  return at;
+}
+
 uint64_t SplitAvailOffset(uint32_t queue_size) { return kDescriptorSize * queue_size; }
 
 }  // namespace iovad

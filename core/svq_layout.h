@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "core/operations.h"
 #include "core/types.h"
 
@@ -48,6 +49,11 @@ struct SvqArea {
 // queue size.
 std::vector<SvqArea> SvqAreas(RingFormat format, uint32_t queue_size, bool control,
                               uint64_t page_size);
+
+// Gives the areas of queues places one after another from `base` on, which is a
+// multiple of the page size, and returns how many bytes they take in all. Queues
+// with an invalid size are passed over.
+uint64_t LayOutSvqs(absl::Span<SvqSpec> specs, Hva base, uint64_t page_size);
 
 // Where the avail ring of a split queue begins in its driver area.
 uint64_t SplitAvailOffset(uint32_t queue_size);

@@ -16,6 +16,7 @@
 #include "server/convert.h"
 #include "server/list_by_name.h"
 #include "server/mapping_requests.h"
+#include "server/memory_requests.h"
 #include "server/update_stream.h"
 #include "server/watch_reactor.h"
 
@@ -165,16 +166,16 @@ grpc::ServerUnaryReactor* AddressSpaceService::ServeSpace(grpc::CallbackServerCo
 }
 
 template <typename Request, typename Response, typename F>
-grpc::ServerUnaryReactor* AddressSpaceService::ServeRefusal(grpc::CallbackServerContext* rpc,
-                                                            const char* method,
-                                                            const Request& request,
-                                                            Response& response, F refuse) {
+grpc::ServerUnaryReactor* AddressSpaceService::ServeAtOnce(grpc::CallbackServerContext* rpc,
+                                                           const char* method,
+                                                           const Request& request,
+                                                           Response& response, F serve) {
   return ServeSpace(rpc, request, Role::kOperator, [&](Space& space) {
     Repeats repeats(space.request_log(), request.request_id(), method, request, response,
                     space.prefix());
-    absl::Status status = repeats.status();
-    if (status.ok()) status = space.CheckRevision(Expected(request));
-    if (status.ok()) status = refuse(space);
+    if (!repeats.status().ok() || repeats.replayed()) return repeats.status();
+    absl::Status status = space.CheckRevision(Expected(request));
+    if (status.ok()) status = serve(space);
     repeats.End(status, response);
     return status;
   });
@@ -297,7 +298,7 @@ grpc::ServerUnaryReactor* AddressSpaceService::DeleteSpace(grpc::CallbackServerC
 grpc::ServerUnaryReactor* AddressSpaceService::TransferSpace(
     grpc::CallbackServerContext* rpc, const v1::TransferSpaceRequest* request,
     v1::TransferSpaceResponse* response) {
-  return ServeRefusal(rpc, "TransferSpace", *request, *response, [&](Space& space) {
+  return ServeAtOnce(rpc, "TransferSpace", *request, *response, [&](Space& space) {
     const bool missing = request->owner_handle().empty();
     return MakeError({.reason = missing ? Reason::kMissingField : Reason::kHandleNotFound},
                      absl::StrCat(space.prefix(), missing ? "owner_handle is missing"
@@ -383,57 +384,38 @@ grpc::ServerUnaryReactor* AddressSpaceService::DetachDevice(grpc::CallbackServer
       });
 }
 
-// ---- Memory: known to the contract, not yet to this server --------------------
+// ---- Memory -------------------------------------------------------------------
 
 grpc::ServerUnaryReactor* AddressSpaceService::RegisterMemory(
     grpc::CallbackServerContext* rpc, const v1::RegisterMemoryRequest* request,
     v1::RegisterMemoryResponse* response) {
-  return ServeRefusal(rpc, "RegisterMemory", *request, *response, [&](Space& space) {
-    const auto refuse = [&](Reason reason, const char* what) {
-      return MakeError({.reason = reason}, absl::StrCat(space.prefix(), what));
-    };
-    if (request->size() == 0) return refuse(Reason::kEmptyRange, "size is 0");
-    if (!HvaRange::FromSize(Hva(request->hva()), request->size()).has_value()) {
-      return refuse(Reason::kRangeWraps, "hva plus size goes beyond 2^64 - 1");
-    }
-    const uint64_t page =
-        space.Read([](const AddressSpace& core) { return core.options().page_size; });
-    if ((request->hva() | request->size() | request->offset()) % page != 0) {
-      return refuse(Reason::kUnaligned, "hva, size and offset must be multiples of iova_page_size");
-    }
-    if (request->source_case() == v1::RegisterMemoryRequest::SOURCE_NOT_SET) {
-      return refuse(Reason::kMissingField, "fd_handle or path is missing");
-    }
-    if (!IsValidLabel(request->label())) {
-      return refuse(Reason::kInvalidLabel,
-                    "a label has at most 64 characters of UTF-8 and no control characters");
-    }
-    return refuse(Reason::kNoDeviceCapability,
-                  "this server cannot register memory yet; simulated devices need none");
+  return ServeAtOnce(rpc, "RegisterMemory", *request, *response, [&](Space& space) {
+    return iovad::RegisterMemory(context_, space, *request, *response);
   });
 }
 
 grpc::ServerUnaryReactor* AddressSpaceService::UnregisterMemory(
     grpc::CallbackServerContext* rpc, const v1::UnregisterMemoryRequest* request,
     v1::UnregisterMemoryResponse* response) {
-  return ServeRefusal(rpc, "UnregisterMemory", *request, *response, [&](Space& space) {
-    return MakeError({.reason = Reason::kMemoryNotFound},
-                     absl::StrCat(space.prefix(), "there is no memory ", request->memory_id()));
+  return ServeAtOnce(rpc, "UnregisterMemory", *request, *response, [&](Space& space) {
+    return space.RemoveMemory(MemoryId(request->memory_id()));
   });
 }
 
 grpc::ServerUnaryReactor* AddressSpaceService::ListMemory(grpc::CallbackServerContext* rpc,
                                                           const v1::ListMemoryRequest* request,
-                                                          v1::ListMemoryResponse* /*response*/) {
-  return ServeSpace(rpc, *request, Role::kViewer, [](Space&) { return absl::OkStatus(); });
+                                                          v1::ListMemoryResponse* response) {
+  return ServeSpace(rpc, *request, Role::kViewer, [&](Space& space) {
+    iovad::ListMemory(space, *response);
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* AddressSpaceService::GetMemoryHandle(
     grpc::CallbackServerContext* rpc, const v1::GetMemoryHandleRequest* request,
-    v1::GetMemoryHandleResponse* /*response*/) {
+    v1::GetMemoryHandleResponse* response) {
   return ServeSpace(rpc, *request, Role::kOperator, [&](Space& space) {
-    return MakeError({.reason = Reason::kMemoryNotFound},
-                     absl::StrCat(space.prefix(), "there is no memory ", request->memory_id()));
+    return iovad::GetMemoryHandle(context_, space, *request, *response);
   });
 }
 
@@ -498,7 +480,14 @@ grpc::ServerUnaryReactor* AddressSpaceService::Translate(grpc::CallbackServerCon
 grpc::ServerUnaryReactor* AddressSpaceService::AllocSVQ(grpc::CallbackServerContext* rpc,
                                                         const v1::AllocSVQRequest* request,
                                                         v1::AllocSVQResponse* response) {
-  return SubmitTo(SubmitAllocSvq, rpc, request, response);
+  const Call call(rpc, context_.gate, Role::kOperator);
+  if (call.status().ok()) {
+    SubmitAllocSvq(context_, *request, *response,
+                   [call](const absl::Status& status) { call.Finish(status); });
+  } else {
+    call.Finish(call.status());
+  }
+  return call.reactor();
 }
 
 grpc::ServerUnaryReactor* AddressSpaceService::FreeSVQ(grpc::CallbackServerContext* rpc,

@@ -93,11 +93,11 @@ class AddressSpaceService final : public AddressSpaceServiceBase {
   template <typename Request, typename F>
   grpc::ServerUnaryReactor* ServeSpace(grpc::CallbackServerContext* rpc, const Request& request,
                                        Role needed, F serve);
-  // The same for a request to change a space that this server always refuses, in
-  // the end with what `refuse(Space&)` says: what is checked before comes first.
+  // The same for a request to change something about a space that takes no turn
+  // with its mappings.
   template <typename Request, typename Response, typename F>
-  grpc::ServerUnaryReactor* ServeRefusal(grpc::CallbackServerContext* rpc, const char* method,
-                                         const Request& request, Response& response, F refuse);
+  grpc::ServerUnaryReactor* ServeAtOnce(grpc::CallbackServerContext* rpc, const char* method,
+                                        const Request& request, Response& response, F serve);
   // Hands a request to `submit` (mapping_requests.h).
   template <typename Request, typename Response>
   grpc::ServerUnaryReactor* SubmitTo(void (*submit)(const Registry&, const Request&, Response&,

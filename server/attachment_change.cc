@@ -225,6 +225,7 @@ void AttachmentChange::Delete(Space& space, const Change& change, bool force, co
       if (result.status.ok()) {
         space.deleted_ = true;
         space.attachments_.clear();
+        space.SetMemory({});
       } else if (!result.unknown.empty()) {
         space.MarkFailed(live, result, *batch);
       }

@@ -92,6 +92,10 @@ struct Config {
   // Path of the socket that file descriptors come and go through, with the same
   // mode and group; empty for the one beside `socket` (FdSocketPath).
   std::string fd_socket;
+  // Where RegisterMemory may take files from by path: absolute paths, ":" between
+  // them, each with all that is below. Whoever may connect can let a device use
+  // any file there.
+  std::string memory_paths;
   // Where spaces are kept across restarts.
   std::string state_dir = "/run/iovad/state";
   // Keep nothing across restarts.

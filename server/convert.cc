@@ -229,6 +229,13 @@ void Write(const Svq& svq, Tentative tentative, v1::Svq& out) {
   if (svq.control_out.has_value()) out.set_control_out_iova(svq.control_out->value());
   if (svq.control_in.has_value()) out.set_control_in_iova(svq.control_in->value());
   for (const Mapping& m : svq.mappings) WriteNew(m, tentative, *out.add_mappings());
+  if (svq.memory == MemoryId(0)) return;
+  out.set_memory_id(tentative == Tentative::kYes ? 0 : svq.memory.value());
+  out.set_desc_offset(svq.desc_offset);
+  out.set_driver_offset(svq.driver_offset);
+  out.set_device_offset(svq.device_offset);
+  out.set_control_out_offset(svq.control_out_offset);
+  out.set_control_in_offset(svq.control_in_offset);
 }
 
 void Write(const Translations& translations, v1::TranslateResponse& out) {

@@ -64,6 +64,8 @@ struct DeviceProperties {
   // Whoever owns the device is not the client: it reaches only memory that is
   // registered with the space.
   bool needs_registered_memory = false;
+  // The client itself owns it: it reaches the client's memory and no other.
+  bool owner_is_client = false;
 
   bool Has(std::string_view capability) const;
 };

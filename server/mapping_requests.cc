@@ -7,9 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
+#include "core/svq_layout.h"
 #include "server/call.h"
 #include "server/change.h"
 #include "server/convert.h"
+#include "server/memory_requests.h"
 #include "server/space.h"
 
 namespace iovad {
@@ -25,14 +27,18 @@ Tentative TentativeIf(bool validate_only) { return Tentative{validate_only}; }
 //                                be checked before
 //   Plan(core, parsed)           a core `Planned<…>`
 //   Write(value, tentative, response)
+// and, where it has to do with memory of the server's own,
+//   Prepare(files, space, parsed)  after Parse; errors as Parse's
+//   Ended(space, parsed, stands)   once it is answered, whether or not it stands
 template <typename Traits>
 class MappingRequest final : public PlannedChange {
  public:
   using Request = typename Traits::Request;
   using Response = typename Traits::Response;
 
+  // `files` is there where Traits prepare.
   MappingRequest(std::shared_ptr<Space> space, const Request& request, Response& response,
-                 Repeats repeats, Answer answer)
+                 Repeats repeats, Answer answer, MappedFiles* files)
       : space_(std::move(space)),
         response_(response),
         repeats_(std::move(repeats)),
@@ -40,6 +46,9 @@ class MappingRequest final : public PlannedChange {
     if (request.has_expected_revision()) expected_revision = Revision(request.expected_revision());
     validate_only = request.validate_only();
     parse_status_ = Traits::Parse(request, *space_, parsed_);
+    if constexpr (requires { Traits::Prepare(*files, *space_, parsed_); }) {
+      if (parse_status_.ok()) parse_status_ = Traits::Prepare(*files, *space_, parsed_);
+    }
   }
 
   absl::StatusOr<bool> Plan(AddressSpace& core) override {
@@ -66,6 +75,9 @@ class MappingRequest final : public PlannedChange {
   }
 
   void Finish(const absl::Status& status) override {
+    if constexpr (requires { Traits::Ended(*space_, parsed_, true); }) {
+      Traits::Ended(*space_, parsed_, status.ok() && !validate_only);
+    }
     repeats_.End(status, response_);
     answer_(status);
   }
@@ -179,7 +191,11 @@ struct UpdateTraits {
 struct AllocSvqTraits {
   using Request = v1::AllocSVQRequest;
   using Response = v1::AllocSVQResponse;
-  using Parsed = std::vector<SvqSpec>;
+  struct Parsed {
+    std::vector<SvqSpec> specs;
+    // Made for the queues that came without addresses, if any did.
+    MemoryId memory{0};
+  };
   static constexpr char kMethod[] = "AllocSVQ";
 
   static absl::Status Parse(const Request& request, const Space& space, Parsed& out) {
@@ -189,16 +205,10 @@ struct AllocSvqTraits {
                        absl::StrCat(space.prefix(), "queues are missing"));
     }
     if (absl::Status s = CheckCount(space, count, "queues"); !s.ok()) return s;
-    out.resize(count);
+    out.specs.resize(count);
     for (size_t i = 0; i < count; ++i) {
-      const v1::SvqSpec& spec = request.queues(static_cast<int>(i));
-      absl::Status s = ParseSvqSpec(spec, space.prefix(), out[i]);
-      if (s.ok() && !HasAddress(out[i])) {
-        s = MakeError({.reason = Reason::kNoDeviceCapability},
-                      absl::StrCat(space.prefix(), "queue ", spec.queue_index(),
-                                   " has no addresses, and this server cannot make the memory; "
-                                   "allocate it and send its addresses"));
-      }
+      absl::Status s =
+          ParseSvqSpec(request.queues(static_cast<int>(i)), space.prefix(), out.specs[i]);
       if (!s.ok()) return WithOpIndex(s, static_cast<uint32_t>(i));
     }
     return absl::OkStatus();
@@ -207,7 +217,38 @@ struct AllocSvqTraits {
     return spec.desc_hva || spec.driver_hva || spec.device_hva || spec.control_out_hva ||
            spec.control_in_hva;
   }
-  static auto Plan(AddressSpace& core, const Parsed& parsed) { return core.AllocSvqs(parsed); }
+  static absl::Status Prepare(MappedFiles& files, Space& space, Parsed& parsed) {
+    std::vector<SvqSpec> bare;
+    std::vector<size_t> index;
+    for (size_t i = 0; i < parsed.specs.size(); ++i) {
+      if (HasAddress(parsed.specs[i])) continue;
+      bare.push_back(parsed.specs[i]);
+      index.push_back(i);
+    }
+    if (bare.empty()) return absl::OkStatus();
+    if (absl::Status s = space.CheckOwnMemoryReachable(); !s.ok()) {
+      return WithOpIndex(s, static_cast<uint32_t>(index.front()));
+    }
+    const uint64_t page =
+        space.Read([](const AddressSpace& core) { return core.options().page_size; });
+    const uint64_t bytes = LayOutSvqs(absl::MakeSpan(bare), Hva(0), page);
+    // All sizes are invalid: planning says so.
+    if (bytes == 0) return absl::OkStatus();
+    const absl::StatusOr<RegisteredMemory> memory =
+        MakeMemory(files, space, bytes, "shadow virtqueues");
+    if (!memory.ok()) return memory.status();
+    parsed.memory = memory->id;
+    LayOutSvqs(absl::MakeSpan(bare), memory->client.first(), page);
+    for (size_t i = 0; i < bare.size(); ++i) parsed.specs[index[i]] = bare[i];
+    return absl::OkStatus();
+  }
+  static void Ended(Space& space, const Parsed& parsed, bool stands) {
+    if (parsed.memory == MemoryId(0)) return;
+    stands ? space.KeepOwnMemory(parsed.memory) : space.DropOwnMemory(parsed.memory);
+  }
+  static auto Plan(AddressSpace& core, const Parsed& parsed) {
+    return core.AllocSvqs(parsed.specs);
+  }
   static bool MayBeLarge(const std::vector<Svq>& value) { return value.size() > kFewMappings / 8; }
   static void Write(const std::vector<Svq>& value, Tentative tentative, Response& response) {
     for (const Svq& svq : value) iovad::Write(svq, tentative, *response.add_svqs());
@@ -227,6 +268,9 @@ struct FreeSvqTraits {
     return absl::OkStatus();
   }
   static auto Plan(AddressSpace& core, const Parsed& parsed) { return core.FreeSvqs(parsed); }
+  static void Ended(Space& space, const Parsed& /*parsed*/, bool stands) {
+    if (stands) space.DropIdleMemory();
+  }
   static bool MayBeLarge(const Unmapped&) { return false; }
   static void Write(const Unmapped& value, Tentative tentative, Response& response) {
     iovad::Write(value, tentative, *response.mutable_result());
@@ -235,7 +279,8 @@ struct FreeSvqTraits {
 
 template <typename Traits>
 void SubmitRequest(const Registry& registry, const typename Traits::Request& request,
-                   typename Traits::Response& response, Answer answer) {
+                   typename Traits::Response& response, Answer answer,
+                   MappedFiles* files = nullptr) {
   absl::StatusOr<std::shared_ptr<Space>> space =
       registry.FindSpace(request.space(), request.space_uid());
   if (!space.ok()) return answer(space.status());
@@ -244,8 +289,8 @@ void SubmitRequest(const Registry& registry, const typename Traits::Request& req
                   Traits::kMethod, request, response, (*space)->prefix());
   if (!repeats.status().ok() || repeats.replayed()) return answer(repeats.status());
   Space& target = **space;
-  target.Submit(std::make_unique<MappingRequest<Traits>>(*std::move(space), request, response,
-                                                         std::move(repeats), std::move(answer)));
+  target.Submit(std::make_unique<MappingRequest<Traits>>(
+      *std::move(space), request, response, std::move(repeats), std::move(answer), files));
 }
 
 }  // namespace
@@ -265,9 +310,10 @@ void SubmitUpdate(const Registry& registry, const v1::UpdateRequest& request,
   SubmitRequest<UpdateTraits>(registry, request, response, std::move(answer));
 }
 
-void SubmitAllocSvq(const Registry& registry, const v1::AllocSVQRequest& request,
+void SubmitAllocSvq(ServerContext& context, const v1::AllocSVQRequest& request,
                     v1::AllocSVQResponse& response, Answer answer) {
-  SubmitRequest<AllocSvqTraits>(registry, request, response, std::move(answer));
+  SubmitRequest<AllocSvqTraits>(context.registry, request, response, std::move(answer),
+                                &context.mapped_files);
 }
 
 void SubmitFreeSvq(const Registry& registry, const v1::FreeSVQRequest& request,

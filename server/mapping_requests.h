@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "iovad/v1/address_space.pb.h"
 #include "server/registry.h"
+#include "server/server_context.h"
 
 namespace iovad {
 
@@ -26,7 +27,8 @@ void SubmitUnmap(const Registry& registry, const v1::UnmapRequest& request,
                  v1::UnmapResponse& response, Answer answer);
 void SubmitUpdate(const Registry& registry, const v1::UpdateRequest& request,
                   v1::UpdateResponse& response, Answer answer);
-void SubmitAllocSvq(const Registry& registry, const v1::AllocSVQRequest& request,
+// Makes the memory of queues that come without addresses (memory_requests.h).
+void SubmitAllocSvq(ServerContext& context, const v1::AllocSVQRequest& request,
                     v1::AllocSVQResponse& response, Answer answer);
 void SubmitFreeSvq(const Registry& registry, const v1::FreeSVQRequest& request,
                    v1::FreeSVQResponse& response, Answer answer);

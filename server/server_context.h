@@ -8,6 +8,7 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "core/mapped_file.h"
 #include "server/config.h"
 #include "server/drain.h"
 #include "server/handle_store.h"
@@ -31,6 +32,8 @@ struct ServerContext {
   // Descriptors and processes that clients left for a request, or are to fetch.
   HandleStore handles;
   const absl::Time start_time = absl::Now();
+  // Memory that clients registered, and that the server made.
+  MappedFiles mapped_files;
   // Names this run of the server.
   const std::string epoch = RandomId();
   // Watch and WatchSpaces streams that are open.

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <optional>
@@ -14,6 +15,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 
 namespace iovad {
 namespace {
@@ -117,6 +120,23 @@ absl::Status SetSocket(std::string Config::*field, Config& config, const std::st
 absl::Status SetFdSocket(Config& config, const std::string& text) {
   if (!text.empty()) return SetSocket(&Config::fd_socket, config, text);
   config.fd_socket.clear();
+  return absl::OkStatus();
+}
+
+absl::Status SetMemoryPaths(Config& config, const std::string& text) {
+  std::string paths;
+  for (const absl::string_view part : absl::StrSplit(text, ':', absl::SkipEmpty())) {
+    const std::filesystem::path path = std::string(part);
+    const bool control = std::any_of(part.begin(), part.end(), [](char c) {
+      return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+    });
+    if (control || !path.is_absolute() || path.lexically_normal() != path || part == "/") {
+      return Refuse(std::string(part),
+                    "an absolute path without '.', '..' or '//', and not all of '/'");
+    }
+    absl::StrAppend(&paths, paths.empty() ? "" : ":", absl::StripSuffix(part, "/"));
+  }
+  config.memory_paths = paths;
   return absl::OkStatus();
 }
 
@@ -234,6 +254,9 @@ std::vector<Setting> MainSettings() {
        "Unix socket that file descriptors come and go through; empty: iovad.fd.sock beside the "
        "other",
        SetFdSocket, [](const Config& c) { return TomlQuote(c.fd_socket); }},
+      {"memory-paths", Kind::kString,
+       "absolute paths, ':' between them, below which RegisterMemory may take files by path",
+       SetMemoryPaths, [](const Config& c) { return TomlQuote(c.memory_paths); }},
       {"state-dir", Kind::kString, "where spaces are kept across restarts",
        [](Config& c, const std::string& text) { return SetPath(&Config::state_dir, c, text); },
        [](const Config& c) { return TomlQuote(c.state_dir); }},

@@ -105,7 +105,24 @@ absl::Status Space::CheckDevice(const PushTarget& target) const {
                      absl::StrCat(prefix_, "has ", core_.mapping_count(), " mappings and device '",
                                   name, "' room for ", device.entry_budget, " IOTLB entries"));
   }
-  return absl::OkStatus();
+  if (!device.needs_registered_memory && !device.owner_is_client) return absl::OkStatus();
+  absl::Status reachable;
+  const auto check = [&](const Mapping& m) {
+    const bool own = m.memory() != MemoryId(0) && memory_->FindById(m.memory()) != nullptr &&
+                     memory_->FindById(m.memory())->own;
+    if (device.needs_registered_memory) {
+      reachable = CheckReachable(*memory_, m.hva(), m.access(), name, prefix_);
+    } else if (device.owner_is_client && own) {
+      reachable =
+          MakeError({.reason = Reason::kMemoryUnsuitable, .conflicts = {m}, .device = name},
+                    absl::StrCat(prefix_, "mapping ", m.id().value(), " at IOVA ", Hex(m.iova()),
+                                 " is of memory that this server made, and device '", name,
+                                 "' reaches its owner's memory only; free the queue first"));
+    }
+    return reachable.ok();
+  };
+  core_.ListAt(core_.revision(), Iova(0), check);
+  return reachable;
 }
 
 absl::Status Space::AttachWhileNew(const PushTarget& target, std::vector<uint32_t> groups) {
@@ -142,8 +159,10 @@ IotlbBatch Space::WholeTable() const {
 void Space::ApplyDeviceBounds() {
   IovaRange range = requested_range_;
   AddressSpace::EntryBudget budget;
+  std::string memory_required_by;
   for (const Attachment& a : attachments_) {
     const DeviceProperties& device = a.target.device->properties();
+    if (device.needs_registered_memory) memory_required_by = a.target.device->name();
     // Checked when it was attached: the ranges do meet.
     range = range.Intersect(device.iova_range).value_or(range);
     if (device.entry_budget < budget.entries) {
@@ -152,6 +171,7 @@ void Space::ApplyDeviceBounds() {
   }
   core_.SetRange(range);
   core_.SetEntryBudget(std::move(budget));
+  core_.SetMemoryRequiredBy(std::move(memory_required_by));
 }
 
 void Space::MarkFailed(const std::vector<PushTarget>& targets, const PushResult& result,

@@ -20,6 +20,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -108,6 +109,31 @@ class Space : public std::enable_shared_from_this<Space> {
   // Repeats of requests with an id.
   RequestLog& request_log() { return request_log_; }
 
+  // ---- Registered memory (space_memory.cc)
+
+  std::shared_ptr<const MemoryMap> memory() const ABSL_LOCKS_EXCLUDED(mu_);
+  // Whether memory may be registered there: SPACE_NOT_FOUND, HOST_HVA_OVERLAP,
+  // MAPPING_LIMIT.
+  absl::Status CheckNewMemory(HvaRange client) const ABSL_LOCKS_EXCLUDED(mu_);
+  // Registers memory and gives it its id. Errors as above.
+  absl::StatusOr<RegisteredMemory> AddMemory(RegisteredMemory memory) ABSL_LOCKS_EXCLUDED(mu_);
+  // The same for all of a file that this server made. No client has it at an HVA:
+  // it gets a range that no process can have.
+  absl::StatusOr<RegisteredMemory> AddOwnMemory(std::shared_ptr<const MappedFile> file,
+                                                std::string label) ABSL_LOCKS_EXCLUDED(mu_);
+  // MEMORY_NOT_FOUND; IN_USE while a mapping lies over it.
+  absl::Status RemoveMemory(MemoryId id) ABSL_LOCKS_EXCLUDED(mu_);
+  // What becomes of such memory: mappings were made of it, or none were.
+  void KeepOwnMemory(MemoryId id) ABSL_LOCKS_EXCLUDED(mu_);
+  void DropOwnMemory(MemoryId id) ABSL_LOCKS_EXCLUDED(mu_);
+  // Drops what was kept and has no mapping any more.
+  void DropIdleMemory() ABSL_LOCKS_EXCLUDED(mu_);
+  // Committed mappings over `range`.
+  uint64_t CountMappings(HvaRange range) const ABSL_LOCKS_EXCLUDED(mu_);
+  // MISSING_FIELD when a device is attached that reaches its client's memory only:
+  // then the client has to bring the memory of its queues.
+  absl::Status CheckOwnMemoryReachable() const ABSL_LOCKS_EXCLUDED(mu_);
+
   // ---- Watching
 
   // Subscribes a watcher to every revision after the one that this returns, and
@@ -150,9 +176,13 @@ class Space : public std::enable_shared_from_this<Space> {
   absl::Status CheckChange(const Change& change) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   absl::Status CompareRevisions(std::optional<Revision> expected, Revision current) const;
   absl::Status CheckAttachments() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
-  // Whether a device can carry the space: DEVICE_RANGE_CONFLICT, ENTRY_BUDGET.
+  // Whether a device can carry the space: DEVICE_RANGE_CONFLICT, ENTRY_BUDGET,
+  // MEMORY_NOT_REGISTERED, MEMORY_UNSUITABLE.
   absl::Status CheckDevice(const PushTarget& target) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   absl::Status NotFound() const;
+  absl::Status CheckNewMemoryLocked(HvaRange client) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  RegisteredMemory AddMemoryLocked(RegisteredMemory memory) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SetMemory(MemoryMap memory) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   std::vector<PushTarget> Targets() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   // `batch` as a push that leads to `revision`.
@@ -191,6 +221,11 @@ class Space : public std::enable_shared_from_this<Space> {
   // Replaced, never changed.
   std::shared_ptr<const MemoryMap> memory_ ABSL_GUARDED_BY(mu_) =
       std::make_shared<const MemoryMap>();
+  MemoryId next_memory_id_ ABSL_GUARDED_BY(mu_){1};
+  // Memory of our own that no mapping was made of yet.
+  std::set<MemoryId> new_own_memory_ ABSL_GUARDED_BY(mu_);
+  // The next address for it.
+  Hva next_own_hva_ ABSL_GUARDED_BY(mu_){0xfff0'0000'0000'0000};
   Listings listings_ ABSL_GUARDED_BY(mu_);
 
   WatchHub<v1::WatchResponse> hub_;

@@ -136,20 +136,3 @@ def test_counters_follow_the_pushes(client, space, device, attach):
     attachment, = after.attachments
     assert (attachment.space, attachment.asid, attachment.entries) == (space, 0, 0)
     assert attachment.state == types.ATTACHMENT_STATE_LIVE
-
-
-# --- Memory registration, which does not exist yet ---
-
-
-def test_memory_is_not_registered_yet(client, space):
-    request = dict(space=space, hva=HVA, size=PAGE, path="/dev/shm/memory")
-    with unchanged(client, space):
-        refused("NO_DEVICE_CAPABILITY", client.RegisterMemory, **request)
-        refused("EMPTY_RANGE", client.RegisterMemory, **dict(request, size=0))
-        refused("UNALIGNED", client.RegisterMemory, **dict(request, hva=HVA + 1))
-        refused("RANGE_WRAPS", client.RegisterMemory, **dict(request, hva=TOP - 0xFFF, size=MIB))
-        refused("INVALID_LABEL", client.RegisterMemory, **dict(request, label="x" * 65))
-        refused("MISSING_FIELD", client.RegisterMemory, space=space, hva=HVA, size=PAGE)
-        refused("MEMORY_NOT_FOUND", client.UnregisterMemory, space=space, memory_id=1)
-        refused("MEMORY_NOT_FOUND", client.GetMemoryHandle, space=space, memory_id=1)
-        assert not client.ListMemory(space=space).memory

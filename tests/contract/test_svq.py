@@ -125,11 +125,6 @@ def test_all_or_none(client, space, reason, bad):
     alloc(client, space, split(256))
 
 
-def test_memory_of_the_server_is_not_there_yet(client, space):
-    with unchanged(client, space):
-        refused("NO_DEVICE_CAPABILITY", alloc, client, space, dict(queue_size=256))
-
-
 def test_rings_need_room_and_entries(client, make_space, make_device, attach):
     space = make_space(iova_range=span(0, 0x2FFF))
     with unchanged(client, space):

@@ -1,0 +1,47 @@
+// The requests about registered memory, and the memory that the server makes
+// itself for shadow virtqueues.
+//
+// Purpose. Gets hold of a client's memory by descriptor or by path, and checks
+// all there is to check before it counts as registered. Its contents are never
+// looked at.
+//
+// Thread safety. Free functions, from any thread.
+#ifndef IOVAD_SERVER_MEMORY_REQUESTS_H_
+#define IOVAD_SERVER_MEMORY_REQUESTS_H_
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/memory_map.h"
+#include "iovad/v1/address_space.pb.h"
+#include "server/server_context.h"
+#include "server/space.h"
+
+namespace iovad {
+
+// Registers what `fd_handle` or `path` names. Checks come in this order, and a
+// handle is used up by the last ones only:
+//   EMPTY_RANGE, RANGE_WRAPS, UNALIGNED, INVALID_LABEL, MISSING_FIELD,
+//   HOST_HVA_OVERLAP, MAPPING_LIMIT, PATH_NOT_ALLOWED, HANDLE_NOT_FOUND,
+//   MEMORY_NOT_FOUND (no such file), MEMORY_UNSUITABLE.
+absl::Status RegisterMemory(ServerContext& context, Space& space,
+                            const v1::RegisterMemoryRequest& request,
+                            v1::RegisterMemoryResponse& response);
+
+// All of a space's memory, by HVA.
+void ListMemory(const Space& space, v1::ListMemoryResponse& response);
+
+// Offers a copy of the memory's descriptor on the fd socket. MEMORY_NOT_FOUND,
+// OVERLOADED.
+absl::Status GetMemoryHandle(ServerContext& context, const Space& space,
+                             const v1::GetMemoryHandleRequest& request,
+                             v1::GetMemoryHandleResponse& response);
+
+// Makes `size` bytes of memory, zeroed and sealed, and registers them with the
+// space. IOVA-side nothing is mapped yet. MEMORY_UNSUITABLE when there is no memory
+// to be had (os_errno).
+absl::StatusOr<RegisteredMemory> MakeMemory(MappedFiles& files, Space& space, uint64_t size,
+                                            std::string label);
+
+}  // namespace iovad
+
+#endif  // IOVAD_SERVER_MEMORY_REQUESTS_H_
