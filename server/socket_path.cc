@@ -25,7 +25,7 @@ constexpr int kBacklog = 4096;
 // Retries when lock files vanish under us: each means that an instance left.
 constexpr int kLockAttempts = 100;
 
-absl::Status Errno(int error, std::string what) { return absl::ErrnoToStatus(error, what); }
+absl::Status Errno(int error, const std::string& what) { return absl::ErrnoToStatus(error, what); }
 
 absl::Status ServedBy(const std::string& path, pid_t pid, const std::string& flag) {
   return absl::AlreadyExistsError(

@@ -15,21 +15,23 @@ constexpr size_t kMaxTogether = 256;
 }  // namespace
 
 void SpaceWriter::Submit(std::unique_ptr<Change> change) {
+  const uint64_t limit = space_.limits().writer_queue;
+  bool queued = false;
+  bool run = false;
   {
     const MutexLock lock(mu_);
-    if (queue_.size() < space_.limits().writer_queue) {
+    queued = queue_.size() < limit;
+    if (queued) {
       queue_.push_back({.change = std::move(change)});
-      if (running_) return;
-      running_ = true;
+      run = !std::exchange(running_, true);
     }
   }
-  if (change != nullptr) {
-    change->Finish(MakeError({.reason = Reason::kOverloaded, .limit = space_.limits().writer_queue},
-                             absl::StrCat(space_.prefix(), space_.limits().writer_queue,
-                                          " changes are waiting already; try again later")));
-    return;
-  }
-  RunQueue();
+  if (run) RunQueue();
+  if (queued) return;
+  change->Finish(  // NOLINT(bugprone-use-after-move): moved from only when it was queued
+      MakeError(
+          {.reason = Reason::kOverloaded, .limit = limit},
+          absl::StrCat(space_.prefix(), limit, " changes are waiting already; try again later")));
 }
 
 void SpaceWriter::RunQueue() {

@@ -198,7 +198,8 @@ absl::StatusOr<std::vector<TomlItem>> ParseToml(std::string_view text) {
     const std::string key(in.TakeWhile(IsBareKeyCharacter));
     in.SkipBlanks();
     if (key.empty() || !in.Take('=')) return Error(line, "expected: key = value");
-    TomlItem item{.key = table.empty() ? key : table + "." + key, .value = "", .line = line};
+    TomlItem item{
+        .key = table.empty() ? key : absl::StrCat(table, ".", key), .value = "", .line = line};
     in.SkipBlanks();
     if (absl::Status status = TakeValue(in, item); !status.ok()) return status;
     if (!in.AtEnd()) return Error(line, "more than one value");
