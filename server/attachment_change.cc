@@ -46,6 +46,7 @@ void AttachmentChange::Attach(Space& space, const Change& change, const PushTarg
     if (status.ok()) {
       push = space.PushOf(std::make_shared<const IotlbBatch>(space.WholeTable()),
                           space.core_.revision());
+      push.replace = target.device->properties().backend == DeviceBackend::kRelay;
       space.attachments_.push_back(
           {.target = target, .groups = std::move(groups), .state = AttachmentState::kSyncing});
     }
@@ -116,7 +117,7 @@ void AttachmentChange::Detach(Space& space, const Change& change, const PushTarg
     if (status.ok()) {
       push = space.PushOf(std::make_shared<const IotlbBatch>(space.WholeTable().Inverse()),
                           space.core_.revision());
-      unknown = attachment->state == AttachmentState::kFailed;
+      unknown = attachment->state != AttachmentState::kLive;
     }
   }
   if (!status.ok()) return done(status);
@@ -127,7 +128,7 @@ void AttachmentChange::Detach(Space& space, const Change& change, const PushTarg
       if (result.status.ok()) {
         const Attachment gone = std::move(*attachment);
         space.attachments_.erase(attachment);
-        ReleaseQuarantine(space);
+        space.ReleaseQuarantine();
         space.ApplyDeviceBounds();
         const Revision revision = space.core_.Touch();
         std::vector<v1::Event> events(1);
@@ -147,16 +148,10 @@ void AttachmentChange::Detach(Space& space, const Change& change, const PushTarg
   }
 }
 
-void AttachmentChange::ReleaseQuarantine(Space& space) {
-  // One list in the core serves all attachments: it is kept until none needs it.
-  const bool needed =
-      std::any_of(space.attachments_.begin(), space.attachments_.end(),
-                  [](const Attachment& a) { return a.state == AttachmentState::kFailed; });
-  if (!needed) space.core_.ReleaseQuarantine();
-}
-
 void AttachmentChange::Replay(Space& space, const PushTarget& target, const Done& done) {
-  ResetThen(target, [&space, target, done] {
+  // A relay resets and maps in one batch.
+  const bool replaces = target.device->properties().backend == DeviceBackend::kRelay;
+  const auto replay = [&space, target, replaces, done] {
     SpacePush push;
     bool gone = false;
     {
@@ -167,32 +162,75 @@ void AttachmentChange::Replay(Space& space, const PushTarget& target, const Done
         attachment->state = AttachmentState::kSyncing;
         push = space.PushOf(std::make_shared<const IotlbBatch>(space.WholeTable()),
                             space.core_.revision());
+        push.replace = replaces;
       }
     }
     // Detached while the reset waited for its turn: there is nothing to replay.
     if (gone) return done(absl::OkStatus());
     PushToAll({target}, std::move(push), [&space, target, done](const PushResult& result) {
-      {
-        const WriterLock lock(space.mu_);
-        Attachment& attachment = *Find(space, target);
-        if (result.status.ok()) {
-          attachment.state = AttachmentState::kLive;
-          attachment.last_error.clear();
-          attachment.quarantined.clear();
-          attachment.applied_revision = space.core_.revision();
-          ReleaseQuarantine(space);
-        } else {
-          attachment.state = AttachmentState::kFailed;
-          attachment.last_error = std::string(result.status.message());
-        }
-        std::vector<v1::Event> events(1);
-        Space::Write(attachment, *events[0].mutable_attachment_state());
-        space.Publish(space.core_.revision(), std::move(events));
-      }
-      space.NotifyChanged();
-      done(result.status);
+      Replayed(space, target, result, done);
     });
+  };
+  if (replaces) return replay();
+  ResetThen(target, replay);
+}
+
+void AttachmentChange::Return(Space& space, const PushTarget& target, const TableGap& gap,
+                              const Done& done) {
+  SpacePush push;
+  absl::Status status;
+  bool in_step = false;
+  {
+    const WriterLock lock(space.mu_);
+    const auto attachment = Find(space, target);
+    if (space.deleted_) {
+      status = space.NotFound();
+    } else if (attachment == space.attachments_.end()) {
+      status = MakeError({.reason = Reason::kRelayDisconnected, .device = target.device->name()},
+                         absl::StrCat(space.prefix(), "device '", target.device->name(),
+                                      "' is being detached; say hello again"));
+    } else {
+      // Changes may have gone on without it, or what it has is not what was sent.
+      const bool whole = gap.whole || attachment->owner_ended ||
+                         attachment->state != AttachmentState::kDisconnected;
+      in_step = !whole && gap.missing == nullptr;
+      push =
+          space.PushOf(whole ? std::make_shared<const IotlbBatch>(space.WholeTable()) : gap.missing,
+                       space.core_.revision());
+      push.replace = whole;
+      if (!whole) push.memory = gap.memory;
+      attachment->state = AttachmentState::kSyncing;
+      attachment->owner_ended = false;
+    }
+  }
+  if (!status.ok()) return done(status);
+  if (in_step) return Replayed(space, target, PushResult(), done);
+  PushToAll({target}, std::move(push), [&space, target, done](const PushResult& result) {
+    Replayed(space, target, result, done);
   });
+}
+
+void AttachmentChange::Replayed(Space& space, const PushTarget& target, const PushResult& result,
+                                const Done& done) {
+  {
+    const WriterLock lock(space.mu_);
+    Attachment& attachment = *Find(space, target);
+    if (result.status.ok()) {
+      attachment.state = AttachmentState::kLive;
+      attachment.last_error.clear();
+      attachment.quarantined.clear();
+      attachment.applied_revision = space.core_.revision();
+      space.ReleaseQuarantine();
+    } else {
+      const bool lost = ReasonOf(result.status) == Reason::kRelayDisconnected ||
+                        ReasonOf(result.status) == Reason::kAckTimeout;
+      attachment.state = lost ? AttachmentState::kDisconnected : AttachmentState::kFailed;
+      attachment.last_error = std::string(result.status.message());
+    }
+    space.PublishState(attachment);
+  }
+  space.NotifyChanged();
+  done(result.status);
 }
 
 void AttachmentChange::Delete(Space& space, const Change& change, bool force, const Done& done) {
@@ -213,7 +251,7 @@ void AttachmentChange::Delete(Space& space, const Change& change, bool force, co
       push = space.PushOf(std::make_shared<const IotlbBatch>(space.WholeTable().Inverse()),
                           space.core_.revision());
       for (const Attachment& a : space.attachments_) {
-        (a.state == AttachmentState::kFailed ? unknown : live).push_back(a.target);
+        (a.state == AttachmentState::kLive ? live : unknown).push_back(a.target);
       }
     }
   }

@@ -43,20 +43,24 @@ class AttachmentChange : public ExclusiveChange {
   // REVISION_MISMATCH.
   static absl::Status Refuse(const Space& space, const Change& change, const absl::Status& why);
   static void Replay(Space& space, const PushTarget& target, const Done& done);
+  // The same for a device whose owner is back and lacks no more than `gap`.
+  static void Return(Space& space, const PushTarget& target, const TableGap& gap, const Done& done);
   static void Delete(Space& space, const Change& change, bool force, const Done& done);
 
  private:
   static std::vector<Attachment>::iterator Find(Space& space, const PushTarget& target)
       ABSL_SHARED_LOCKS_REQUIRED(space.mu_);
 
-  static void ReleaseQuarantine(Space& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(space.mu_);
+  // What a replay came to.
+  static void Replayed(Space& space, const PushTarget& target, const PushResult& result,
+                       const Done& done);
 
   const Finished finished_;
 };
 
 // Points the device's groups at the address space, and replays the whole space there
-// as one batch. DEVICE_RANGE_CONFLICT, ENTRY_BUDGET, DEVICE_ERROR. Without a target,
-// answers in its turn why there is none.
+// as one batch. DEVICE_RANGE_CONFLICT, ENTRY_BUDGET, DEVICE_ERROR. Without a target, answers in its
+// turn why there is none.
 class AttachChange final : public AttachmentChange {
  public:
   AttachChange(absl::StatusOr<PushTarget> target, std::vector<uint32_t> groups, Finished finished)
@@ -101,6 +105,22 @@ class ReplayChange final : public AttachmentChange {
 
  private:
   const PushTarget target_;
+};
+
+// Brings a device up to date whose owner was out of reach and is back: with what it
+// lacks, as `gap` says when it is its turn. RELAY_DISCONNECTED when it was detached
+// meanwhile, SPACE_NOT_FOUND, DEVICE_ERROR.
+class ReturnChange final : public AttachmentChange {
+ public:
+  ReturnChange(PushTarget target, std::function<TableGap()> gap, Finished finished)
+      : AttachmentChange(std::move(finished)), target_(std::move(target)), gap_(std::move(gap)) {}
+  void Run(Space& space, const std::function<void(absl::Status)>& done) override {
+    Return(space, target_, gap_(), done);
+  }
+
+ private:
+  const PushTarget target_;
+  const std::function<TableGap()> gap_;
 };
 
 // Empties the devices and ends the space: watchers are told, and later changes

@@ -8,6 +8,14 @@ bool DeviceProperties::Has(std::string_view capability) const {
   return std::find(capabilities.begin(), capabilities.end(), capability) != capabilities.end();
 }
 
+void Device::Replace(Push push, Done done) {
+  const Asid asid = push.asid;
+  Reset(asid, [this, push = std::move(push), done = std::move(done)](const PushOutcome& reset) {
+    if (!reset.ok()) return done(reset);
+    Apply(push, done);
+  });
+}
+
 void Device::SetGroups(std::vector<GroupPlace> /*places*/, GroupsDone done) {
   done(PushOutcome(), {});
 }

@@ -102,6 +102,9 @@ class Device {
   virtual void Apply(Push push, Done done) = 0;
   // Drops every entry of an address space, whatever state it is in.
   virtual void Reset(Asid asid, Done done) = 0;
+  // Makes a batch of updates all that an address space has, whatever it has now. By
+  // default a reset and then the batch.
+  virtual void Replace(Push push, Done done);
   // Points groups of queues at address spaces, all of them or none. `done` gets
   // where each was before, which takes it back. By default there is nothing to
   // point.
@@ -113,6 +116,9 @@ class Device {
   virtual void SetGroups(std::vector<GroupPlace> places, GroupsDone done);
   // How many entries an address space has.
   virtual uint64_t EntryCount(Asid asid) const = 0;
+  // No space has the address space any more. `why`: OK when it was detached, else
+  // what became of the space. By default nothing.
+  virtual void Released(Asid /*asid*/, const absl::Status& /*why*/) {}
 
   struct Counters {
     std::atomic<uint64_t> updates = 0;  // UPDATE and INVALIDATE messages

@@ -10,11 +10,18 @@
 namespace iovad {
 namespace {
 
+constexpr char kTakenBack[] = "; nothing was changed";
+constexpr char kNotTakenBack[] = "; it could not be taken back: reset the device with ResetDevice";
+constexpr char kOutOfReach[] = "; what the device maps is unknown until its relay is back";
+
+// Whoever owns the device is out of reach.
+bool IsLost(const PushOutcome& outcome) {
+  const Reason cause = ReasonOf(outcome.cause);
+  return cause == Reason::kRelayDisconnected || cause == Reason::kAckTimeout;
+}
+
 absl::Status Refused(const PushOutcome& refusal, const std::string& device,
-                     const std::string& space, bool taken_back) {
-  const char* const end = taken_back
-                              ? "; nothing was changed"
-                              : "; it could not be taken back: reset the device with ResetDevice";
+                     const std::string& space, const char* end) {
   const std::string where = absl::StrCat("space '", space, "': ");
   if (!refusal.cause.ok()) {
     ErrorDetail detail = DetailOf(refusal.cause).value_or(ErrorDetail());
@@ -44,16 +51,21 @@ struct Flight : std::enable_shared_from_this<Flight> {
     waiting = targets.size();
     const auto self = shared_from_this();
     for (size_t i = 0; i < targets.size(); ++i) {
-      targets[i].device->Apply({.asid = targets[i].asid,
-                                .space = push.space,
-                                .batch = push.batch,
-                                .memory = push.memory,
-                                .revision = push.revision},
-                               [self, i](PushOutcome outcome) {
-                                 self->outcomes[i] = std::move(outcome);
-                                 if (self->waiting.fetch_sub(1, std::memory_order_acq_rel) == 1)
-                                   self->Settle();
-                               });
+      Device::Push to_device{.asid = targets[i].asid,
+                             .space = push.space,
+                             .batch = push.batch,
+                             .memory = push.memory,
+                             .revision = push.revision};
+      const auto answered = [self, i](PushOutcome outcome) {
+        self->outcomes[i] = std::move(outcome);
+        if (self->waiting.fetch_sub(1, std::memory_order_acq_rel) == 1) self->Settle();
+      };
+      Device& device = *targets[i].device;
+      if (push.replace) {
+        device.Replace(std::move(to_device), answered);
+      } else {
+        device.Apply(std::move(to_device), answered);
+      }
     }
   }
 
@@ -98,6 +110,7 @@ struct Flight : std::enable_shared_from_this<Flight> {
                                 .memory = self->push.memory},
                                [self, i](const PushOutcome& outcome) {
                                  self->outcomes[i].reverted = outcome.ok();
+                                 self->undone[i] = outcome;
                                  if (self->waiting.fetch_sub(1, std::memory_order_acq_rel) == 1) {
                                    self->Finish();
                                  }
@@ -115,10 +128,16 @@ struct Flight : std::enable_shared_from_this<Flight> {
         refusal = &outcomes[i];
         device = targets[i].device->name();
       }
-      if ((refused && !outcomes[i].reverted) || !undone[i].ok()) result.unknown.push_back(i);
+      if ((!refused || outcomes[i].reverted) && undone[i].ok()) continue;
+      result.unknown.push_back(i);
+      if (IsLost(outcomes[i]) || IsLost(undone[i])) result.lost.push_back(i);
     }
-    if (refusal != nullptr)
-      result.status = Refused(*refusal, device, push.space, result.unknown.empty());
+    if (refusal != nullptr) {
+      const char* const end = result.unknown.empty()                        ? kTakenBack
+                              : result.unknown.size() == result.lost.size() ? kOutOfReach
+                                                                            : kNotTakenBack;
+      result.status = Refused(*refusal, device, push.space, end);
+    }
     done(std::move(result));
   }
 };
@@ -127,12 +146,12 @@ struct Flight : std::enable_shared_from_this<Flight> {
 
 absl::Status PushRefused(const PushOutcome& refusal, const std::string& device,
                          const std::string& space) {
-  return Refused(refusal, device, space, refusal.reverted);
+  return Refused(refusal, device, space, refusal.reverted ? kTakenBack : kNotTakenBack);
 }
 
 void PushToAll(std::vector<PushTarget> targets, SpacePush push,
                std::function<void(PushResult)> done, WholeTable before) {
-  if (targets.empty() || push.batch->empty()) return done(PushResult());
+  if (targets.empty() || (push.batch->empty() && !push.replace)) return done(PushResult());
   auto flight = std::make_shared<Flight>();
   flight->targets = std::move(targets);
   flight->push = std::move(push);

@@ -27,6 +27,8 @@ struct PushResult {
   // Indexes of the targets whose table is unknown now: what was pushed could not
   // be taken back there.
   std::vector<size_t> unknown;
+  // Those of them whose owner is out of reach, and tells when it is back.
+  std::vector<size_t> lost = {};
 };
 
 // Why a device refused, as `PushResult::status` says it: names the space, the device
@@ -43,6 +45,17 @@ struct SpacePush {
   std::shared_ptr<const IotlbBatch> batch = {};
   std::shared_ptr<const MemoryMap> memory = {};
   Revision revision = {};
+  // The batch is all that the targets are to have, whatever they have now.
+  bool replace = false;
+};
+
+// What a target's table lacks, when its owner was out of reach for a while.
+struct TableGap {
+  // All that is mapped, in place of what is there.
+  bool whole = true;
+  // Else this; null when nothing lacks.
+  std::shared_ptr<const IotlbBatch> missing = {};
+  std::shared_ptr<const MemoryMap> memory = {};
 };
 
 // Pushes to all targets side by side. When one refuses, what the others took is

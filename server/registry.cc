@@ -127,14 +127,26 @@ std::vector<std::shared_ptr<Space>> Registry::Spaces(const std::string& after, s
 }
 
 void Registry::RemoveSpace(const Space& space) {
-  const MutexLock lock(mu_);
-  const auto it = spaces_.find(space.name());
-  if (it == spaces_.end() || it->second.get() != &space) return;
-  std::erase_if(claims_, [&](const auto& claim) { return claim.second == space.name(); });
-  v1::WatchSpacesResponse event;
-  space.Describe(*event.mutable_deleted());
-  spaces_.erase(it);
-  Announce(std::move(event));
+  std::vector<PushTarget> released;
+  {
+    const MutexLock lock(mu_);
+    const auto it = spaces_.find(space.name());
+    if (it == spaces_.end() || it->second.get() != &space) return;
+    std::erase_if(claims_, [&](const auto& claim) {
+      if (claim.second != space.name()) return false;
+      released.push_back({.device = devices_.at(claim.first.first), .asid = claim.first.second});
+      return true;
+    });
+    for (const PushTarget& target : released) DropIfUnclaimed(target.device->name());
+    v1::WatchSpacesResponse event;
+    space.Describe(*event.mutable_deleted());
+    spaces_.erase(it);
+    Announce(std::move(event));
+  }
+  const absl::Status deleted =
+      MakeError({.reason = Reason::kSpaceNotFound},
+                absl::StrCat("space '", space.name(), "' was deleted"));
+  for (const PushTarget& target : released) target.device->Released(target.asid, deleted);
 }
 
 void Registry::WatchSpaces(const std::shared_ptr<SpacesWatcher>& watcher) {
@@ -265,8 +277,43 @@ absl::StatusOr<PushTarget> Registry::ClaimLocked(const std::string& space,
 }
 
 void Registry::Release(const PushTarget& target) {
+  {
+    const MutexLock lock(mu_);
+    claims_.erase({target.device->name(), target.asid});
+    DropIfUnclaimed(target.device->name());
+  }
+  target.device->Released(target.asid, absl::OkStatus());
+}
+
+absl::StatusOr<Registry::Joined> Registry::Join(const Space& space,
+                                                const std::shared_ptr<Device>& device, Asid asid) {
+  const std::string& name = device->name();
+  if (absl::Status s = CheckName("device", name); !s.ok()) return s;
   const MutexLock lock(mu_);
-  claims_.erase({target.device->name(), target.asid});
+  const auto [it, is_new_device] = devices_.try_emplace(name, device);
+  const std::shared_ptr<Device> there = it->second;
+  if (there->properties().backend != device->properties().backend) {
+    return MakeError({.reason = Reason::kNameTaken, .device = name},
+                     absl::StrCat("there is a device '", name,
+                                  "' already, which is not a relay's; choose another name"));
+  }
+  const auto claim = claims_.find({name, asid});
+  if (claim != claims_.end() && claim->second == space.name()) {
+    return Joined{.target = {.device = there, .asid = asid}, .is_new = false};
+  }
+  const absl::StatusOr<PushTarget> target = ClaimLocked(space.name(), {name, asid});
+  if (!target.ok()) {
+    if (is_new_device) devices_.erase(it);
+    return target.status();
+  }
+  return Joined{.target = *target, .is_new = true};
+}
+
+void Registry::DropIfUnclaimed(const std::string& device) {
+  const auto it = devices_.find(device);
+  if (it == devices_.end() || it->second->properties().backend != DeviceBackend::kRelay) return;
+  const auto claim = claims_.lower_bound({device, Asid(0)});
+  if (claim == claims_.end() || claim->first.first != device) devices_.erase(it);
 }
 
 std::map<Asid, std::shared_ptr<Space>> Registry::AttachedTo(const std::string& device) const {

@@ -89,6 +89,16 @@ class Registry {
   absl::StatusOr<PushTarget> Claim(const Space& space, const AttachTo& attach_to)
       ABSL_LOCKS_EXCLUDED(mu_);
   void Release(const PushTarget& target) ABSL_LOCKS_EXCLUDED(mu_);
+  // The same as Claim for a device that its owner brings: `device` is added unless
+  // there is one of its name, and leaves with its last claim. A claim that the space
+  // has already stays; `is_new` tells. NAME_TAKEN when the name is that of a device of
+  // another kind, and as Claim.
+  struct Joined {
+    PushTarget target;
+    bool is_new = false;
+  };
+  absl::StatusOr<Joined> Join(const Space& space, const std::shared_ptr<Device>& device, Asid asid)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // Which spaces follow which address spaces of a device.
   std::map<Asid, std::shared_ptr<Space>> AttachedTo(const std::string& device) const
       ABSL_LOCKS_EXCLUDED(mu_);
@@ -99,6 +109,8 @@ class Registry {
  private:
   absl::StatusOr<PushTarget> ClaimLocked(const std::string& space, const AttachTo& attach_to)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Forgets a device that came with its owner, if nobody claims it any more.
+  void DropIfUnclaimed(const std::string& device) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SpaceChanged(const Space& space) ABSL_LOCKS_EXCLUDED(mu_);
   void Announce(v1::WatchSpacesResponse event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

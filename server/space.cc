@@ -58,8 +58,15 @@ absl::Status Space::CheckChange(const Change& change) const {
 
 absl::Status Space::CheckAttachments() const {
   for (const Attachment& a : attachments_) {
-    if (a.state != AttachmentState::kFailed) continue;
     const std::string& device = a.target.device->name();
+    if (a.state == AttachmentState::kDisconnected && !a.owner_ended) {
+      return MakeError({.reason = Reason::kRelayDisconnected, .device = device},
+                       absl::StrCat(prefix_, a.last_error, "; device '", device, "' (ASID ",
+                                    a.target.asid.value(),
+                                    ") still maps what it did: try again when its relay is back or "
+                                    "its process has ended, or detach the device"));
+    }
+    if (a.state != AttachmentState::kFailed) continue;
     return MakeError({.reason = Reason::kAttachmentFailed, .device = device},
                      absl::StrCat(prefix_, "what device '", device, "' (ASID ",
                                   a.target.asid.value(), ") maps is unknown since: ", a.last_error,
@@ -130,6 +137,10 @@ absl::Status Space::AttachWhileNew(const PushTarget& target, std::vector<uint32_
   if (absl::Status s = CheckDevice(target); !s.ok()) return s;
   attachments_.push_back(
       {.target = target, .groups = std::move(groups), .applied_revision = core_.revision()});
+  if (target.device->properties().backend == DeviceBackend::kRelay) {
+    attachments_.back().state = AttachmentState::kDisconnected;
+    attachments_.back().last_error = "no relay serves it yet";
+  }
   ApplyDeviceBounds();
   return absl::OkStatus();
 }
@@ -181,7 +192,8 @@ void Space::MarkFailed(const std::vector<PushTarget>& targets, const PushResult&
   for (const size_t i : result.unknown) {
     for (Attachment& a : attachments_) {
       if (a.target.device != targets[i].device || a.target.asid != targets[i].asid) continue;
-      a.state = AttachmentState::kFailed;
+      const bool lost = std::find(result.lost.begin(), result.lost.end(), i) != result.lost.end();
+      a.state = lost ? AttachmentState::kDisconnected : AttachmentState::kFailed;
       a.last_error = std::string(result.status.message());
       for (const IotlbEntry& entry : batch.updates()) a.quarantined.push_back(entry.iova);
       Write(a, *events.emplace_back().mutable_attachment_state());

@@ -58,6 +58,9 @@ struct Attachment {
   Revision applied_revision = {};
   std::string last_error = {};
   std::vector<IovaRange> quarantined = {};
+  // While DISCONNECTED: the process that owned the device has ended, and the table
+  // with it.
+  bool owner_ended = false;
 };
 
 using SpaceWatcher = Watcher<v1::WatchResponse>;
@@ -134,6 +137,15 @@ class Space : public std::enable_shared_from_this<Space> {
   // then the client has to bring the memory of its queues.
   absl::Status CheckOwnMemoryReachable() const ABSL_LOCKS_EXCLUDED(mu_);
 
+  // ---- Devices whose owner is out of reach (space_relay.cc)
+
+  // The owner of a LIVE attachment's device does not answer any more: changes are
+  // refused from now on.
+  void Disconnect(const PushTarget& target, const absl::Status& why) ABSL_LOCKS_EXCLUDED(mu_);
+  // The process that owned the device of an attachment that is not LIVE has ended:
+  // changes go on without it.
+  void OwnerEnded(const PushTarget& target) ABSL_LOCKS_EXCLUDED(mu_);
+
   // ---- Watching
 
   // Subscribes a watcher to every revision after the one that this returns, and
@@ -171,8 +183,8 @@ class Space : public std::enable_shared_from_this<Space> {
   friend class SpaceWriter;
   friend class AttachmentChange;
 
-  // SPACE_NOT_FOUND, REVISION_MISMATCH, ATTACHMENT_FAILED, …: whether `change`
-  // may be planned now.
+  // SPACE_NOT_FOUND, REVISION_MISMATCH; then ATTACHMENT_FAILED, RELAY_DISCONNECTED:
+  // whether `change` may be planned now.
   absl::Status CheckChange(const Change& change) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   absl::Status CompareRevisions(std::optional<Revision> expected, Revision current) const;
   absl::Status CheckAttachments() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
@@ -192,7 +204,8 @@ class Space : public std::enable_shared_from_this<Space> {
   IotlbBatch WholeTable() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   // Range and budget in force, from what is attached.
   void ApplyDeviceBounds() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Marks attachments whose table is unknown and sets their IOVAs aside.
+  // Marks attachments whose table is unknown, FAILED or DISCONNECTED, and sets their
+  // IOVAs aside.
   void MarkFailed(const std::vector<PushTarget>& targets, const PushResult& result,
                   const IotlbBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -203,6 +216,10 @@ class Space : public std::enable_shared_from_this<Space> {
   void PublishAndCommit(Revision revision, std::vector<v1::Event> events)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Publish(Revision revision, std::vector<v1::Event> events) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PublishState(const Attachment& attachment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Hands IOVAs out again that were set aside, once no attachment needs that.
+  void ReleaseQuarantine() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  Attachment* FindAttachment(const PushTarget& target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void NotifyChanged() const {
     if (on_changed_) on_changed_();
   }
