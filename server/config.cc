@@ -99,6 +99,7 @@ struct Flags {
         option = app.add_option(flag)->type_name(setting.kind == Kind::kInteger ? "N" : "TEXT");
       }
       option->description(setting.help);
+      if (setting.key.rfind("relay.", 0) == 0) option->group("Relays");
       if (setting.key.rfind("limits.", 0) == 0) option->group("Limits");
       settings.emplace_back(&setting, option);
     }
@@ -206,13 +207,14 @@ absl::StatusOr<Config> ParseConfigText(std::string_view text, std::string_view f
 
 std::string FormatConfig(const Config& config) {
   std::string out;
-  bool in_limits = false;
+  std::string table;
   for (const Setting& setting : Settings()) {
     std::string key = setting.key;
-    if (key.rfind("limits.", 0) == 0) {
-      key.erase(0, strlen("limits."));
-      if (!in_limits) out += "\n[limits]\n";
-      in_limits = true;
+    if (const size_t dot = key.find('.'); dot != std::string::npos) {
+      const std::string own_table = key.substr(0, dot);
+      key.erase(0, dot + 1);
+      if (own_table != table) absl::StrAppend(&out, "\n[", own_table, "]\n");
+      table = own_table;
     }
     absl::StrAppend(&out, key, " = ", setting.toml(config), "\n");
   }

@@ -75,6 +75,18 @@ struct Limits {
   friend bool operator==(const Limits&, const Limits&) = default;
 };
 
+// When a relay's peer counts as lost.
+struct RelayTimes {
+  // Between heartbeats that the server sends.
+  std::chrono::milliseconds heartbeat_interval{1000};
+  // Without a message.
+  std::chrono::milliseconds silence_timeout{5000};
+  // From a batch to its acknowledgement.
+  std::chrono::milliseconds ack_timeout{120'000};
+
+  friend bool operator==(const RelayTimes&, const RelayTimes&) = default;
+};
+
 enum class LogLevel { kTrace, kDebug, kInfo, kWarn, kError, kOff };
 enum class LogFormat { kText, kJson };
 
@@ -104,6 +116,7 @@ struct Config {
   LogFormat log_format = LogFormat::kText;
   // How long running requests may take to finish after SIGTERM.
   std::chrono::seconds drain_timeout{30};
+  RelayTimes relay;
   Limits limits;
 
   friend bool operator==(const Config&, const Config&) = default;

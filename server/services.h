@@ -11,6 +11,7 @@
 #include "server/daemon.h"
 #include "server/debug_service.h"
 #include "server/device_service.h"
+#include "server/relay_service.h"
 #include "server/server_context.h"
 
 namespace iovad {
@@ -18,12 +19,17 @@ namespace iovad {
 class Services {
  public:
   Services(const Config& config, DrainGate& gate)
-      : context_(config, gate), spaces_(context_), devices_(context_), debug_(context_) {}
+      : context_(config, gate),
+        spaces_(context_),
+        devices_(context_),
+        debug_(context_),
+        relay_(context_) {}
 
   std::vector<NamedService> All() {
     return {{AddressSpaceService::kName, &spaces_},
             {DeviceService::kName, &devices_},
-            {DebugService::kName, &debug_}};
+            {DebugService::kName, &debug_},
+            {RelayService::kName, &relay_}};
   }
 
   HandleStore& handles() { return context_.handles; }
@@ -33,6 +39,7 @@ class Services {
   AddressSpaceService spaces_;
   DeviceService devices_;
   DebugService debug_;
+  RelayService relay_;
 };
 
 }  // namespace iovad

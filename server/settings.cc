@@ -17,6 +17,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "absl/time/time.h"
 
 namespace iovad {
 namespace {
@@ -48,8 +49,8 @@ absl::StatusOr<uint64_t> ParseBounded(const std::string& text, uint64_t least, u
   return *value;
 }
 
-Setting Number(std::string key, uint64_t Limits::*field, uint64_t least, uint64_t most,
-               std::string help) {
+Setting Number(const std::string& key, uint64_t Limits::*field, uint64_t least, uint64_t most,
+               const std::string& help) {
   return Setting{
       .key = "limits." + key,
       .kind = TomlItem::Kind::kInteger,
@@ -65,10 +66,10 @@ Setting Number(std::string key, uint64_t Limits::*field, uint64_t least, uint64_
 }
 
 // `field` gives the duration inside a Config; whole seconds.
-Setting Seconds(std::string key, std::function<std::chrono::seconds&(Config&)> field,
-                uint64_t least, uint64_t most, std::string help) {
+Setting Seconds(const std::string& key, std::function<std::chrono::seconds&(Config&)> field,
+                uint64_t least, uint64_t most, const std::string& help) {
   return Setting{
-      .key = std::move(key),
+      .key = key,
       .kind = TomlItem::Kind::kInteger,
       .help = absl::StrFormat("%s, in seconds (%d to %d)", help, least, most),
       .set =
@@ -81,6 +82,32 @@ Setting Seconds(std::string key, std::function<std::chrono::seconds&(Config&)> f
           [=](const Config& config) {
             Config copy = config;
             return absl::StrCat(field(copy).count());
+          },
+  };
+}
+
+// "5s", "250ms", "2m"; at least a millisecond.
+Setting Duration(const std::string& key, std::chrono::milliseconds RelayTimes::*field,
+                 absl::Duration most, const std::string& help) {
+  const std::string allowed =
+      absl::StrCat("a duration from 1ms to ", absl::FormatDuration(most), ": 250ms, 5s");
+  return Setting{
+      .key = "relay." + key,
+      .kind = TomlItem::Kind::kString,
+      .help = absl::StrCat(help, " (1ms to ", absl::FormatDuration(most), ")"),
+      .set =
+          [=](Config& config, const std::string& text) {
+            absl::Duration value;
+            if (!absl::ParseDuration(text, &value) || value < absl::Milliseconds(1) ||
+                value > most) {
+              return Refuse(text, allowed);
+            }
+            config.relay.*field = absl::ToChronoMilliseconds(value);
+            return absl::OkStatus();
+          },
+      .toml =
+          [=](const Config& config) {
+            return TomlQuote(absl::FormatDuration(absl::FromChrono(config.relay.*field)));
           },
   };
 }
@@ -208,14 +235,14 @@ constexpr Name<LogLevel> kLogLevels[] = {
 constexpr Name<LogFormat> kLogFormats[] = {{"text", LogFormat::kText}, {"json", LogFormat::kJson}};
 
 template <typename Enum, size_t n>
-Setting Choice(std::string key, Enum Config::*field, const Name<Enum> (&names)[n],
-               std::string help) {
+Setting Choice(const std::string& key, Enum Config::*field, const Name<Enum> (&names)[n],
+               const std::string& help) {
   std::string allowed;
   for (const Name<Enum>& name : names) {
     absl::StrAppend(&allowed, allowed.empty() ? "" : ", ", std::string(name.name));
   }
   return Setting{
-      .key = std::move(key),
+      .key = key,
       .kind = TomlItem::Kind::kString,
       .help = absl::StrCat(help, ": ", allowed),
       .set =
@@ -268,6 +295,17 @@ std::vector<Setting> MainSettings() {
       Seconds(
           "drain-timeout", [](Config& c) -> std::chrono::seconds& { return c.drain_timeout; }, 0,
           3600, "how long running requests may take after SIGTERM"),
+  };
+}
+
+std::vector<Setting> RelaySettings() {
+  return {
+      Duration("heartbeat-interval", &RelayTimes::heartbeat_interval, absl::Minutes(1),
+               "between heartbeats to a relay"),
+      Duration("silence-timeout", &RelayTimes::silence_timeout, absl::Hours(1),
+               "how long a relay may be silent before it counts as lost"),
+      Duration("ack-timeout", &RelayTimes::ack_timeout, absl::Hours(1),
+               "how long a relay may take for a batch"),
   };
 }
 
@@ -326,6 +364,7 @@ std::vector<Setting> LimitSettings() {
 const std::vector<Setting>& Settings() {
   static const auto* const settings = [] {
     auto* all = new std::vector<Setting>(MainSettings());
+    for (Setting& setting : RelaySettings()) all->push_back(std::move(setting));
     for (Setting& setting : LimitSettings()) all->push_back(std::move(setting));
     return all;
   }();

@@ -29,7 +29,7 @@ struct Setting {
   std::function<std::string(const Config&)> toml;
 };
 
-// All of them, the main ones first, then those of the table [limits].
+// All of them, the main ones first, then those of each table together.
 const std::vector<Setting>& Settings();
 
 }  // namespace iovad
