@@ -17,14 +17,16 @@ from collections import namedtuple
 
 import grpc
 
-from daemon import scaled
+from daemon import scaled, wait_until
 from harness import Refusal
 from stubs import relay_pb2 as relay
 from stubs import relay_pb2_grpc
+from stubs import types_pb2 as types
 
 CLIENT_HVA = relay.UADDR_MODE_CLIENT_HVA
 REGISTERED = relay.UADDR_MODE_REGISTERED
 UPDATE = relay.IOTLB_UPDATE_TYPE_UPDATE
+LIVE = types.ATTACHMENT_STATE_LIVE
 INVALIDATE = relay.IOTLB_UPDATE_TYPE_INVALIDATE
 
 Entry = namedtuple("Entry", "size uaddr memory_id offset access")
@@ -50,6 +52,7 @@ class RelayPeer:
         if silent:
             self._silent.set()
         self._closed = threading.Event()
+        self._client = client
         stub = relay_pb2_grpc.RelayServiceStub(client.channel)
         self.call = stub.Attach(iter(self._requests.get, None), timeout=scaled(60))
         self._beats = threading.Thread(target=self._beat, daemon=True)
@@ -142,9 +145,21 @@ class RelayPeer:
                            failed_index=failed_index, **fields))
 
     def attach(self, **fields):
-        """Says hello and applies the first batch, which it returns."""
+        """Says hello and applies the first batch, which it returns when the attachment is
+        LIVE."""
         self.hello(**fields)
-        return self.apply()
+        first = self.apply()
+        self.wait_live()
+        return first
+
+    def wait_live(self):
+        """Returns the attachment when it is LIVE."""
+        def live():
+            found = attachment_of(self._client, self.hello_fields["space"],
+                                  self.hello_fields["device"], self.hello_fields.get("asid", 0))
+            return found if found is not None and found.state == LIVE else None
+
+        return wait_until(live, "the attachment is LIVE")
 
     def serve(self, count):
         """Applies `count` batches and returns them."""

@@ -50,14 +50,6 @@ def name_of(peer):
     return peer.hello_fields["device"]
 
 
-def wait_live(client, space, peer):
-    """Returns the attachment when it is LIVE."""
-    def live():
-        found = attachment_of(client, space, name_of(peer), peer.hello_fields.get("asid", 0))
-        return found if found is not None and found.state == LIVE else None
-    return wait_until(live, "the attachment is LIVE")
-
-
 def start_map(client, space, gpa=0, size=PAGE, **fields):
     """A Map on its way."""
     return client.future("Map", space=space, mapping=spec(HVA + gpa, size, gpa=gpa, **fields))
@@ -89,7 +81,7 @@ def test_the_device_appears_and_is_attached(client, space, make_peer):
     assert first.space_uid == client.space(space).uid
     assert first.epoch == client.GetServerInfo().epoch
     assert peer.table == table_of(mapped)
-    attachment = wait_live(client, space, peer)
+    attachment = peer.wait_live()
     assert attachment.applied_revision == client.space(space).revision == 5
     device = client.GetDevice(device=name_of(peer)).device
     assert device.backend == types.DEVICE_BACKEND_RELAY
@@ -103,7 +95,7 @@ def test_the_device_appears_and_is_attached(client, space, make_peer):
 
 def test_the_whole_state_of_an_empty_space_is_a_reset(client, space, peer):
     assert peer.table == {} and peer.applied_seq > 0
-    assert wait_live(client, space, peer).applied_revision == 2
+    assert peer.wait_live().applied_revision == 2
 
 
 def test_changes_are_answered_when_they_are_on_the_device(client, space, peer):

@@ -11,7 +11,7 @@ from harness import HVA, MIB, PAGE, Client, refused, span, spec, unchanged
 from relay_peer import INVALIDATE, RelayPeer, attachment_of, table_of
 from stubs import device_pb2 as api
 from stubs import types_pb2 as types
-from test_relay import do_map, name_of, refusal_of, start_map, wait_live
+from test_relay import do_map, name_of, refusal_of, start_map
 from watching import Watcher, seconds
 
 LIVE = types.ATTACHMENT_STATE_LIVE
@@ -198,7 +198,7 @@ def test_other_devices_of_the_space_are_put_back(client, space, peer, device, at
 def test_back_where_it_was(client, space, peer, make_peer):
     lose(client, space, peer)
     again = come_back(peer, make_peer)
-    wait_live(client, space, again)
+    again.wait_live()
     nothing_is_sent(client, space, again)
     assert_equal_tables(client, space, again)
 
@@ -209,7 +209,7 @@ def test_back_without_the_batch_that_was_lost(client, space, peer, make_peer):
     lose(client, space, peer)
     refusal_of(running)
     again = come_back(peer, make_peer)
-    assert not wait_live(client, space, again).quarantined.ranges
+    assert not again.wait_live().quarantined.ranges
     nothing_is_sent(client, space, again)
     assert_equal_tables(client, space, again)
 
@@ -224,7 +224,7 @@ def test_back_with_the_batch_that_was_lost(client, space, peer, make_peer):
     batch = again.apply()
     assert not batch.reset and batch.seq > lost.seq
     assert [(u.type, u.iova) for u in batch.updates] == [(INVALIDATE, lost.updates[0].iova)]
-    assert not wait_live(client, space, again).quarantined.ranges
+    assert not again.wait_live().quarantined.ranges
     nothing_is_sent(client, space, again)
     assert_equal_tables(client, space, again)
 
@@ -241,7 +241,7 @@ def test_back_from_nobody_knows_where(client, space, peer, make_peer, fields):
     again = come_back(peer, make_peer, **fields)
     batch = again.apply()
     assert batch.reset and len(batch.updates) == 1
-    wait_live(client, space, again)
+    again.wait_live()
     assert_equal_tables(client, space, again)
 
 
@@ -256,7 +256,7 @@ def test_back_after_a_reset_was_lost(client, space, make_peer):
     client.map(space, HVA, PAGE, gpa=0)
     first = make_peer(space)
     first.attach()
-    wait_live(client, space, first)
+    first.wait_live()
     lose(client, space, first)
     second = make_peer(space, name_of(first))
     second.hello()
@@ -264,7 +264,7 @@ def test_back_after_a_reset_was_lost(client, space, make_peer):
     lose(client, space, second)
     third = come_back(second, make_peer)
     assert third.apply().reset
-    wait_live(client, space, third)
+    third.wait_live()
     assert_equal_tables(client, space, third)
 
 
@@ -284,7 +284,7 @@ def test_back_after_an_undo_was_lost(client, space, peer, make_peer, make_device
         batch = again.apply()
         assert not batch.reset and batch.seq > undo.seq
         assert [u.iova for u in batch.updates] == [u.iova for u in undo.updates]
-    wait_live(client, space, again)
+    again.wait_live()
     nothing_is_sent(client, space, again)
     assert_equal_tables(client, space, again)
 
@@ -297,7 +297,7 @@ def test_quarantine_keeps_iovas_from_being_handed_out(client, space, peer, make_
     # Whose table is gone is no danger: a hello from nowhere resets it.
     again = make_peer(space, name_of(peer))
     again.attach(pid=process.pid)
-    wait_live(client, space, again)
+    again.wait_live()
     assert do_map(client, again, space, 3 * MIB).iova == lost
 
 
@@ -319,7 +319,7 @@ def test_resetting_a_lost_one(client, space, peer, make_peer):
     refused("RELAY_DISCONNECTED", client.ResetDevice, device=name_of(peer))
     assert disconnected(client, space, peer)
     again = come_back(peer, make_peer)
-    wait_live(client, space, again)
+    again.wait_live()
     nothing_is_sent(client, space, again)
 
 
@@ -346,14 +346,14 @@ def test_changes_go_on_when_the_process_has_ended(client, space, make_peer, proc
     # Whoever comes gets all of it, whatever it says.
     again = come_back(peer, make_peer, pid=0)
     assert again.apply().reset
-    wait_live(client, space, again)
+    again.wait_live()
     assert_equal_tables(client, space, again)
 
 
 def test_a_dead_process_is_no_rival(client, space, make_peer, process):
     first = make_peer(space)
     first.attach(pid=process.pid)
-    wait_live(client, space, first)
+    first.wait_live()
     lose(client, space, first)
     second = make_peer(space)
     second.hello()
@@ -367,7 +367,7 @@ def test_a_dead_process_is_no_rival(client, space, make_peer, process):
 def test_who_is_not_known_is_waited_for(client, space, make_peer):
     peer = make_peer(space)
     peer.attach(pid=0)
-    wait_live(client, space, peer)
+    peer.wait_live()
     lose(client, space, peer)
     refused("RELAY_DISCONNECTED", client.map, space, HVA, PAGE, gpa=MIB)
 
@@ -384,7 +384,7 @@ def test_many_come_and_go(client, make_space, make_peer):
             peer.close()
         else:
             peer.apply()
-            wait_live(client, space, peer)
+            peer.wait_live()
             running = start_map(client, space, n * MIB)
             batch = peer.batch()
             if n % 3 == 1:
@@ -404,7 +404,7 @@ def test_many_come_and_go(client, make_space, make_peer):
         table = dict(peer.table)
     last = make_peer(space, name)
     last.attach()
-    wait_live(client, space, last)
+    last.wait_live()
     assert_equal_tables(client, space, last)
 
 
@@ -426,5 +426,5 @@ def test_a_server_of_its_own_restarts(make_peer):
             there.map("again", HVA + MIB, PAGE, gpa=MIB)
             with RelayPeer(there, space="again", device="net0", table=peer.table) as again:
                 assert again.attach(**standing).reset
-                wait_live(there, "again", again)
+                again.wait_live()
                 assert again.table == table_of(there.mappings("again"))
