@@ -9,7 +9,9 @@ import errno
 import grpc
 
 from conftest import fresh_name
+from daemon import wait_until
 from harness import (FIRST_FIT, HVA, MIB, PAGE, TOP, Client, extent, ranges, span, spec)
+from relay_peer import DISCONNECTED, RelayPeer, attachment_of
 from stubs import device_pb2 as device_api
 from watching import Watcher, seconds
 
@@ -368,6 +370,36 @@ def attachment_failed(world):
     except grpc.RpcError:
         pass  # test_faults.py looks at this one
     return map_refused(world, space, gpa=0, names=[device])
+
+
+# --- UNAVAILABLE ---
+
+
+@provokes("RELAY_DISCONNECTED")
+def relay_disconnected(world):
+    space, device = world.space(), fresh_name("relay")
+    with RelayPeer(world.client, space=space, device=device) as peer:
+        peer.attach()
+    wait_until(lambda: attachment_of(world.client, space, device).state == DISCONNECTED,
+               "the loss is noticed")
+    return map_refused(world, space, gpa=0, names=[device])
+
+
+@provokes("ACK_TIMEOUT")
+def ack_timeout(world):
+    other = world.elsewhere("--relay.ack-timeout", "300ms")
+    space, device = other.space(), fresh_name("relay")
+    peer = RelayPeer(other.client, space=space, device=device)
+    peer.attach()
+
+    def call(**fields):
+        try:
+            other.client.Map(**fields)
+        finally:
+            peer.close()
+
+    return Provocation(call, space=space, client=other.client, names=[device],
+                       mapping=spec(HVA, PAGE, gpa=0))
 
 
 # --- ABORTED ---

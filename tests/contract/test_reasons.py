@@ -19,8 +19,6 @@ NOT_YET = {
     "MEMORY_UNSUITABLE": "memory registration",
     "UNBOUND_MEMORY": "ImportSpace",
     "SPACE_FROZEN": "devices that outlive the server",
-    "RELAY_DISCONNECTED": "relays",
-    "ACK_TIMEOUT": "relays",
     "NOT_OWNER": "identities",
     "ROLE_REQUIRED": "roles",
     "PATH_NOT_ALLOWED": "devices opened by path",
@@ -30,9 +28,10 @@ NOT_YET = {
 }
 # Those that say nothing about the space: they come before it is looked for.
 NAMELESS = {"DRAINING"}
-# Those for which the space has a change under way that ends in the meantime, or that
-# meet a server which is about to end: nothing to compare with.
-MOVING = {"OVERLOADED", "REQUEST_IN_FLIGHT", "DRAINING"}
+# Those for which the space has a change under way that ends in the meantime, that
+# disconnect a device, or that meet a server which is about to end: nothing to compare
+# with.
+MOVING = {"OVERLOADED", "REQUEST_IN_FLIGHT", "ACK_TIMEOUT", "DRAINING"}
 
 
 @pytest.fixture

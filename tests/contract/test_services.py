@@ -9,7 +9,8 @@ from daemon import scaled
 from harness import HVA, PAGE
 from stubs import channelz_pb2, health_pb2, reflection_pb2
 
-SERVED = ["iovad.v1.AddressSpaceService", "iovad.v1.DeviceService", "iovad.v1.DebugService"]
+SERVED = ["iovad.v1.AddressSpaceService", "iovad.v1.DeviceService", "iovad.v1.DebugService",
+          "iovad.v1.RelayService"]
 Status = health_pb2.HealthCheckResponse
 
 
