@@ -69,6 +69,10 @@ class Connection {
   IOVAD_CLIENT_CALL(DeleteSpace);
   IOVAD_CLIENT_CALL(AttachDevice);
   IOVAD_CLIENT_CALL(DetachDevice);
+  IOVAD_CLIENT_CALL(RegisterMemory);
+  IOVAD_CLIENT_CALL(UnregisterMemory);
+  IOVAD_CLIENT_CALL(ListMemory);
+  IOVAD_CLIENT_CALL(GetMemoryHandle);
   IOVAD_CLIENT_CALL(Map);
   IOVAD_CLIENT_CALL(Unmap);
   IOVAD_CLIENT_CALL(Update);
@@ -88,6 +92,11 @@ class Connection {
   IOVAD_CLIENT_CALL(ListDevices);
   IOVAD_CLIENT_CALL(CloseDevice);
   IOVAD_CLIENT_CALL(ResetDevice);
+  IOVAD_CLIENT_CALL(EstimateMemlock);
+  IOVAD_CLIENT_CALL(StartDevice);
+  IOVAD_CLIENT_CALL(StopDevice);
+  IOVAD_CLIENT_CALL(ReadDeviceConfig);
+  IOVAD_CLIENT_CALL(WriteDeviceConfig);
 
   // DebugService.
   IOVAD_CLIENT_CALL(GetServerInfo);

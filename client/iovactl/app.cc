@@ -162,6 +162,7 @@ void BuildCommandLine(CLI::App* app, Context* context) {
   AddWatchCommand(app, context);
   AddSvqCommands(app, context);
   AddDeviceCommands(app, context);
+  AddMemoryCommands(app, context);
   AddFdCommands(app, context);
   AddReplayCommand(app, context);
   AddServerCommands(app, context);

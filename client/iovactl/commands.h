@@ -17,6 +17,7 @@ void AddTranslateCommand(CLI::App* parent, Context* context);
 void AddListCommand(CLI::App* parent, Context* context);
 void AddSvqCommands(CLI::App* parent, Context* context);
 void AddDeviceCommands(CLI::App* parent, Context* context);
+void AddMemoryCommands(CLI::App* parent, Context* context);
 void AddFdCommands(CLI::App* parent, Context* context);
 void AddWatchCommand(CLI::App* parent, Context* context);
 void AddReplayCommand(CLI::App* parent, Context* context);

@@ -281,6 +281,23 @@ std::string DeviceLogTable(const v1::DeviceLogResponse& log, const Palette& pale
   return text;
 }
 
+std::string MemoryTable(const List<v1::Memory>& memory, const Palette& palette) {
+  Table table({{"ID", Align::kRight},
+               {"HVA"},
+               {"SIZE"},
+               {"OFFSET", Align::kRight},
+               {"MAPPINGS", Align::kRight},
+               {"STATE"},
+               {"LABEL"},
+               {"PATH"}});
+  for (const v1::Memory& m : memory) {
+    table.AddRow({absl::StrCat(m.memory_id()), StretchText(m.hva(), m.size()),
+                  FormatSize(m.size()), FormatHex(m.offset()), absl::StrCat(m.mapping_count()),
+                  Word(*v1::MemoryState_descriptor(), m.state()), m.label(), m.path()});
+  }
+  return table.Text(palette);
+}
+
 std::string SvqTable(const List<v1::Svq>& svqs, const Palette& palette) {
   Table table({{"ID", Align::kRight},
                {"QUEUE", Align::kRight},

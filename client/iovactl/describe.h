@@ -47,6 +47,8 @@ std::string DeviceTable(const List<v1::Device>& devices, const Palette& palette)
 std::string DeviceText(const v1::Device& device, const Palette& palette);
 std::string DeviceLogTable(const v1::DeviceLogResponse& log, const Palette& palette);
 
+std::string MemoryTable(const List<v1::Memory>& memory, const Palette& palette);
+
 std::string SvqTable(const List<v1::Svq>& svqs, const Palette& palette);
 
 }  // namespace iovad::ctl

@@ -10,10 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "client/fd_socket.h"
 #include "client/iovactl/commands.h"
+#include "client/iovactl/fd_source.h"
 #include "client/iovactl/options.h"
 #include "client/iovactl/report_error.h"
 #include "core/fd_message.h"
@@ -30,32 +30,6 @@ constexpr char kCommandType[] = "COMMAND…";
 absl::StatusOr<FdKind> ParseFdKind(std::string_view text) {
   if (const std::optional<FdKind> kind = FdKindOf(text)) return *kind;
   return absl::InvalidArgumentError("it is memory, device or eventfd");
-}
-
-absl::StatusOr<int> ParseFdNumber(std::string_view text) {
-  int number = -1;
-  if (!absl::SimpleAtoi(absl::string_view(text.data(), text.size()), &number) || number < 0) {
-    return absl::InvalidArgumentError("it is a descriptor's number: 0, 3");
-  }
-  return number;
-}
-
-void AddFdSocketOption(CLI::App* app, std::string* path) {
-  app->add_option("--fd-socket", *path, "The server's fd socket (default: the server is asked)")
-      ->type_name(kFileType);
-}
-
-absl::StatusOr<FdSocket> ConnectFds(Context& context, std::string path) {
-  if (path.empty()) {
-    const absl::StatusOr<Connection*> connection = context.Connect();
-    if (!connection.ok()) return connection.status();
-    const absl::StatusOr<v1::GetServerInfoResponse> info =
-        (*connection)->GetServerInfo(v1::GetServerInfoRequest(), context.call_options());
-    if (!info.ok()) return info.status();
-    if (info->fd_socket().empty()) return absl::UnimplementedError("the server has no fd socket");
-    path = info->fd_socket();
-  }
-  return FdSocket::Connect(path, context.options().timeout);
 }
 
 // Turns this process into `command`, with one more variable in its environment.
@@ -75,22 +49,15 @@ struct DepositOptions {
   std::string fd_socket;
   std::optional<FdKind> kind;
   std::string name;
-  std::string path;
-  std::optional<int> fd;
+  FdSource source;
 };
 
 absl::StatusOr<int> Deposit(Context& context, const DepositOptions& options) {
-  UniqueFd opened;
-  if (!options.fd.has_value()) {
-    opened = UniqueFd(open(options.path.c_str(), O_RDWR | O_CLOEXEC | O_NOCTTY));
-    if (!opened) return UsageError(absl::StrCat(options.path, ": ", strerror(errno)));
-  } else if (fcntl(*options.fd, F_GETFD) < 0) {
-    return UsageError(absl::StrCat("--fd ", *options.fd, ": ", strerror(errno)));
-  }
+  const absl::StatusOr<UniqueFd> fd = Open(options.source);
+  if (!fd.ok()) return fd.status();
   absl::StatusOr<FdSocket> fds = ConnectFds(context, options.fd_socket);
   if (!fds.ok()) return fds.status();
-  const absl::StatusOr<std::string> handle =
-      fds->Deposit(*options.kind, options.name, options.fd.value_or(opened.get()));
+  const absl::StatusOr<std::string> handle = fds->Deposit(*options.kind, options.name, fd->get());
   if (!handle.ok()) return handle.status();
   Output& out = context.out();
   if (out.json()) {
@@ -111,9 +78,7 @@ void AddDeposit(CLI::App* parent, Context* context) {
   app->add_option("--name", options->name, "What people call it; at most 64 bytes")
       ->type_name("TEXT");
   CLI::Option_group* source = app->add_option_group("Source (exactly one)");
-  source->add_option("PATH", options->path, "Opened for reading and writing")->type_name(kFileType);
-  AddParsed(source, "--fd", &options->fd, ParseFdNumber, "A descriptor that iovactl inherited")
-      ->type_name("N");
+  AddFdSource(source, &options->source);
   source->require_option(1);
   AddFdSocketOption(app, &options->fd_socket);
   AddExamples(app,
