@@ -1,10 +1,12 @@
 #include "client/iovactl/describe.h"
 
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/time/time.h"
@@ -56,7 +58,41 @@ std::string AttachedSpaces(const v1::Device& d) {
   return absl::StrJoin(names, ",");
 }
 
-std::string Bits(uint64_t bits) { return bits == 0 ? "" : FormatHex(bits); }
+// Names in lines that fit a terminal.
+template <typename Names>
+void AddWrapped(FieldList& fields, std::string_view name, const Names& names) {
+  constexpr size_t kWidth = 60;
+  std::string line;
+  std::string_view shown = name;
+  for (const std::string& each : names) {
+    if (!line.empty() && line.size() + each.size() > kWidth) {
+      fields.Add(shown, line + ",");
+      shown = "";
+      line.clear();
+    }
+    absl::StrAppend(&line, line.empty() ? "" : ", ", each);
+  }
+  if (!line.empty()) fields.Add(shown, line);
+}
+
+// "0-1: up to 256 entries, group 0": neighbours that are alike, in one line.
+std::vector<std::string> QueueTexts(const v1::Device& d) {
+  std::vector<std::string> texts;
+  for (int i = 0; i < d.virtqueues_size();) {
+    const v1::Virtqueue& first = d.virtqueues(i);
+    int end = i + 1;
+    while (end < d.virtqueues_size() && d.virtqueues(end).max_size() == first.max_size() &&
+           d.virtqueues(end).group() == first.group()) {
+      ++end;
+    }
+    const uint32_t last = d.virtqueues(end - 1).index();
+    texts.push_back(absl::StrCat(first.index(),
+                                 last == first.index() ? "" : absl::StrCat("-", last), ": up to ",
+                                 first.max_size(), " entries, group ", first.group()));
+    i = end;
+  }
+  return texts;
+}
 
 std::string OptionalHex(bool set, uint64_t value) { return set ? FormatHex(value) : ""; }
 
@@ -232,14 +268,24 @@ std::string DeviceText(const v1::Device& d, const Palette& palette) {
   fields.Add("Name", d.name());
   fields.Add("Backend", DeviceKind(d));
   fields.Add("Path", d.path());
-  if (d.virtio_device_id() != 0) fields.Add("Virtio device", absl::StrCat(d.virtio_device_id()));
-  fields.Add("Features", Bits(d.features()));
-  fields.Add("Backend features", Bits(d.backend_features()));
+  if (d.virtio_device_id() != 0) {
+    fields.Add("Virtio device", absl::StrCat(d.virtio_device(), " (", d.virtio_device_id(), ")"));
+  }
+  if (!d.driver().empty() || !d.vdpa_name().empty()) {
+    fields.Add("vDPA device", absl::StrCat(d.vdpa_name(), " by ", d.driver()));
+  }
+  if (d.backend() == v1::DEVICE_BACKEND_VHOST_VDPA) {
+    fields.Add("Status",
+               d.status_names_size() == 0 ? "reset" : absl::StrJoin(d.status_names(), ", "));
+  }
+  AddWrapped(fields, "Features", d.feature_names());
   fields.Add("Capabilities", absl::StrJoin(d.capabilities(), ", "));
   fields.Add("IOVA range", RangeText(d.iova_range()));
   fields.Add("Address spaces", absl::StrCat(d.as_num()));
   fields.Add("Groups", absl::StrCat(d.group_num()));
   fields.Add("Virtqueues", absl::StrCat(d.vq_num()));
+  AddEach(fields, "", QueueTexts(d), [](const std::string& text) { return text; });
+  if (d.config_size() != 0) fields.Add("Configuration", Count(d.config_size(), "byte"));
   fields.Add("Entry budget", absl::StrCat(d.entry_budget(), " for each space"));
   fields.Add("Memory model", Word(*v1::MemoryModel_descriptor(), d.memory_model()));
   fields.Add("Pushed", absl::StrCat(Count(d.updates_pushed(), "update"), " in ", d.batches_pushed(),
@@ -251,6 +297,28 @@ std::string DeviceText(const v1::Device& d, const Palette& palette) {
                         a.entries(), a.entries() == 1 ? " entry" : " entries");
   });
   return fields.Text(palette);
+}
+
+std::string MemlockText(const v1::EstimateMemlockResponse& estimate, const Palette& palette) {
+  const bool unlimited = estimate.limit_bytes() == std::numeric_limits<uint64_t>::max();
+  FieldList fields;
+  fields.Add("Needed", FormatSize(estimate.required_bytes()));
+  fields.Add("Pinned already", FormatSize(estimate.pinned_bytes()));
+  fields.Add("Limit", unlimited ? "none" : FormatSize(estimate.limit_bytes()));
+  return fields.Text(palette);
+}
+
+std::string HexDump(uint32_t offset, std::string_view data) {
+  constexpr size_t kLine = 16;
+  std::string text;
+  for (size_t i = 0; i < data.size(); i += kLine) {
+    absl::StrAppendFormat(&text, "0x%04x ", offset + i);
+    for (const char byte : data.substr(i, kLine)) {
+      absl::StrAppendFormat(&text, " %02x", static_cast<unsigned char>(byte));
+    }
+    text += '\n';
+  }
+  return text;
 }
 
 std::string DeviceLogTable(const v1::DeviceLogResponse& log, const Palette& palette) {

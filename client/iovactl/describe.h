@@ -45,6 +45,9 @@ std::string SpaceText(const v1::Space& space, const Palette& palette);
 
 std::string DeviceTable(const List<v1::Device>& devices, const Palette& palette);
 std::string DeviceText(const v1::Device& device, const Palette& palette);
+std::string MemlockText(const v1::EstimateMemlockResponse& estimate, const Palette& palette);
+// Sixteen bytes a line, each line with its offset: "0x10  00 1f …".
+std::string HexDump(uint32_t offset, std::string_view data);
 std::string DeviceLogTable(const v1::DeviceLogResponse& log, const Palette& palette);
 
 std::string MemoryTable(const List<v1::Memory>& memory, const Palette& palette);

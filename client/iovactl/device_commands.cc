@@ -1,4 +1,4 @@
-// iovactl device open|ls|get|close|reset|log|attach|detach
+// iovactl device open|ls|get|close|reset|attach|detach
 #include <memory>
 #include <string>
 #include <utility>
@@ -20,6 +20,7 @@ struct OpenOptions {
   std::string name;
   std::string request_id;
   std::string path;
+  std::string fd_handle;
   bool simulated = false;
   std::optional<text::Bounds> range;
   std::optional<uint32_t> as_num;
@@ -34,6 +35,10 @@ v1::OpenDeviceRequest ToRequest(const OpenOptions& options) {
   v1::OpenDeviceRequest request;
   request.set_request_id(options.request_id);
   request.set_device(options.name);
+  if (!options.fd_handle.empty()) {
+    request.set_fd_handle(options.fd_handle);
+    return request;
+  }
   if (!options.simulated) {
     request.set_path(options.path);
     return request;
@@ -58,7 +63,14 @@ void AddOpen(CLI::App* parent, Context* context) {
       ->required()
       ->type_name("");
   CLI::Option_group* source = app->add_option_group("Source (exactly one)");
-  source->add_option("--path", options->path, "A vhost-vdpa character device")->type_name("FILE");
+  source
+      ->add_option("PATH,--path", options->path,
+                   "A vhost-vdpa character device, for iovad to open; absolute")
+      ->type_name("FILE");
+  source
+      ->add_option("--fd-handle", options->fd_handle,
+                   "One that `fd deposit --kind device` left, open and not owned yet")
+      ->type_name("HANDLE");
   CLI::Option* simulated = source->add_flag("--simulated", options->simulated,
                                             "Keeps an IOTLB with the kernel's rules, does no I/O");
   source->require_option(1);
@@ -103,6 +115,8 @@ void AddOpen(CLI::App* parent, Context* context) {
   AddExamples(
       app,
       "iovactl device open sim2 --simulated\n"
+      "# a device of the kernel's, such as `vdpa dev add` makes: iovad is its owner then\n"
+      "iovactl device open net0 /dev/vhost-vdpa-0\n"
       "# as an isolated control queue needs it\n"
       "iovactl device open sim3 --simulated --as-num 2 --group-num 2 --vq-num 3\n"
       "# its third UPDATE fails with ENOMEM\n"
@@ -195,30 +209,6 @@ void AddReset(CLI::App* parent, Context* context) {
   });
 }
 
-void AddLog(CLI::App* parent, Context* context) {
-  CLI::App* app = parent->add_subcommand("log", "The last IOTLB messages that a device was sent");
-  struct Options {
-    v1::DeviceLogRequest request;
-    std::optional<uint32_t> last;
-  };
-  auto options = std::make_shared<Options>();
-  AddDevice(app, options->request.mutable_device());
-  AddParsed(app, "--last", &options->last, ParseCount32, "How many (default: all that are kept)")
-      ->type_name("N");
-  AddExamples(app,
-              "iovactl device log sim0 --last 10\n"
-              "iovactl device log sim0 --output json | jq -r '.entries[].type'");
-  app->callback([context, options] {
-    context->set_action([options](Context& c) {
-      options->request.set_last(options->last.value_or(0));
-      return CallAndShow(c, &Connection::DeviceLog, options->request,
-                         [](const v1::DeviceLogResponse& r, const Palette& palette) {
-                           return DeviceLogTable(r, palette);
-                         });
-    });
-  });
-}
-
 struct AttachOptions {
   std::string device;
   std::string space;
@@ -295,7 +285,7 @@ void AddDeviceCommands(CLI::App* parent, Context* context) {
   AddAttach(app, context);
   AddDetach(app, context);
   AddReset(app, context);
-  AddLog(app, context);
+  AddDeviceInspectCommands(app, context);
   AddClose(app, context);
   AddExamples(app,
               "iovactl device open sim2 --simulated\n"

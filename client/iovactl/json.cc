@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "absl/container/flat_hash_set.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
@@ -77,6 +78,9 @@ Json ValueToJson(const Message& message, const FieldDescriptor& field, int index
     case FieldDescriptor::CPPTYPE_ENUM:
       return EnumName(*field.enum_type(), IOVAD_VALUE(EnumValue));
     case FieldDescriptor::CPPTYPE_STRING:
+      if (field.type() == FieldDescriptor::TYPE_BYTES) {
+        return absl::Base64Escape(IOVAD_VALUE(String));
+      }
       return IOVAD_VALUE(String);
     case FieldDescriptor::CPPTYPE_MESSAGE: {
       const Message& inner = IOVAD_VALUE(Message);

@@ -1,6 +1,8 @@
-"""iovactl device open|ls|get|close|reset|log|attach|detach"""
+"""iovactl device open|ls|get|close|reset|log|config|memlock|attach|detach"""
 
 import re
+
+import pytest
 
 
 def test_open_shows_the_device(ctl, fresh):
@@ -24,9 +26,25 @@ def test_open_takes_every_property(ctl, fresh):
     assert device["backend"] == "SIMULATED"
 
 
-def test_real_devices_cannot_be_opened_yet(ctl, fresh):
-    assert ctl.reason("device", "open", fresh("real"), "--path",
-                      "/dev/vhost-vdpa-0") == "NO_DEVICE_CAPABILITY"
+def test_real_devices_are_opened_by_path_or_by_handle(ctl, fresh):
+    name = fresh("real")
+    for option in ([], ["--path"]):
+        assert ctl.reason("device", "open", name, *option, "/dev/none") == "DEVICE_NOT_FOUND"
+        assert ctl.reason("device", "open", name, *option, "/dev/null") == "INVALID_VALUE"
+    assert ctl.reason("device", "open", name, "--fd-handle", "0" * 32) == "HANDLE_NOT_FOUND"
+
+
+@pytest.mark.parametrize("source", [
+    [], ["/dev/null", "--simulated"], ["--path", "/dev/null", "--fd-handle", "0"],
+    ["/dev/null", "--vq-num", "2"]])
+def test_open_takes_one_source(ctl, fresh, source):
+    ctl("device", "open", fresh("real"), *source, code=2)
+
+
+def test_a_simulated_device_has_no_configuration_and_pins_nothing(ctl, device, space):
+    assert ctl.reason("device", "config", device) == "NO_DEVICE_CAPABILITY"
+    assert ctl.reason("device", "config", device, "--offset", "2") == "NO_DEVICE_CAPABILITY"
+    assert ctl.reason("device", "memlock", device, space) == "NO_DEVICE_CAPABILITY"
 
 
 def test_ls_and_get(ctl, device, space):
