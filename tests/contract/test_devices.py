@@ -44,8 +44,6 @@ def test_capabilities_can_be_chosen(client):
 
 @pytest.mark.parametrize("reason, fields", [
     ("MISSING_FIELD", {}),
-    ("NO_DEVICE_CAPABILITY", dict(path="/dev/vhost-vdpa-0")),
-    ("NO_DEVICE_CAPABILITY", dict(fd_handle="0" * 32)),
     ("EMPTY_RANGE", dict(simulated=dict(iova_range=span(2, 1)))),
     ("INVALID_VALUE", dict(simulated=dict(faults=[dict(op=99, os_errno=14)]))),
     ("INVALID_VALUE", dict(simulated=dict(faults=[dict(os_errno=14)]))),
