@@ -1,0 +1,19 @@
+# shellcheck shell=dash source=tests/kernel/guest/lib.sh
+# Devices that pin memory, past the limit of the daemon that owns them.
+. /lib/lib.sh
+
+have_sim || {
+  heading 'NO vdpa_sim IN THE BASE IMAGE: nothing pins memory'
+  exit 0
+}
+# shellcheck disable=SC3045  # busybox has it
+ulimit -l 256
+start_iovad --log-level info
+for parameters in use_va=0 'use_va=0 batch_mapping=0'; do
+  # shellcheck disable=SC2086  # several parameters
+  device=$(make_sim blk $parameters)
+  heading "direct_memlock_test on vdpa_sim_blk $parameters"
+  IOVAD_TEST_DEVICE=$device direct_memlock_test --gtest_brief=1 || fail "$parameters"
+  remove_device sim-blk
+done
+stop_iovad || fail "iovad ended with $?"
