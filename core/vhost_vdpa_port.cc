@@ -4,12 +4,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
 #include "core/format.h"
 #include "core/memlock.h"
+#include "core/vduse.h"
 #include "core/vhost_names.h"
 
 namespace iovad {
@@ -110,6 +112,7 @@ int VhostVdpaPort::Begin(Asid asid, Direction direction) {
   if (direction == Direction::kForward) failure_ = absl::OkStatus();
   in_batch_ = true;
   areas_.reset();
+  if (lost_ && direction == Direction::kForward) return RefuseLost();
   if (!batches_) return 0;
   const int refused = device_.Send(VHOST_IOTLB_BATCH_BEGIN, asid);
   return refused == 0 ? 0 : Refuse(Explain("BATCH_BEGIN", asid, refused), refused);
@@ -119,8 +122,32 @@ int VhostVdpaPort::End(Asid asid, Direction /*direction*/) {
   in_batch_ = false;
   areas_.reset();
   if (!batches_) return 0;
+  const int refused = SendEnd(asid);
+  if (refused != 0) return Refuse(Explain("BATCH_END", asid, refused), refused);
+  return lost_ ? RefuseLost() : 0;
+}
+
+int VhostVdpaPort::SendEnd(Asid asid) {
+  const auto start = std::chrono::steady_clock::now();
   const int refused = device_.Send(VHOST_IOTLB_BATCH_END, asid);
-  return refused == 0 ? 0 : Refuse(Explain("BATCH_END", asid, refused), refused);
+  const auto elapsed = std::chrono::steady_clock::now() - start;
+  const VdpaParent& parent = device_.info().parent;
+  if (elapsed >= kShortestVduseTimeout && parent.driver == "vduse") {
+    lost_ = lost_ || GaveUp(elapsed, VduseTimeout(parent.vdpa_name));
+  }
+  return refused;
+}
+
+int VhostVdpaPort::RefuseLost() {
+  return Refuse(
+      MakeError({.reason = Reason::kDeviceError, .os_errno = EIO, .device = device_.name()},
+                absl::StrCat("device '", device_.name(),
+                             "': its process did not answer in time (msg_timeout of VDUSE "
+                             "device ",
+                             device_.info().parent.vdpa_name,
+                             "), so that the kernel has given it up for good; detach and "
+                             "close it, and have its process make a new one")),
+      EIO);
 }
 
 int VhostVdpaPort::Update(Asid asid, const IotlbEntry& entry, Direction /*direction*/) {
@@ -163,11 +190,11 @@ int VhostVdpaPort::Clear(Asid asid) {
   // is refused.
   int refused = device_.Send(VHOST_IOTLB_BATCH_BEGIN, asid);
   if (refused == 0) refused = device_.Send(VHOST_IOTLB_INVALIDATE, asid);
-  const int end_refused = device_.Send(VHOST_IOTLB_BATCH_END, asid);
+  const int end_refused = SendEnd(asid);
   if (refused == 0) refused = end_refused;
   if (refused != 0) return Refuse(Explain("emptying the address space", asid, refused), refused);
   Count(asid) = 0;
-  return 0;
+  return lost_ ? RefuseLost() : 0;
 }
 
 uint64_t VhostVdpaPort::mappings(Asid asid) const {

@@ -18,7 +18,9 @@
 //     other bytes.
 //  2. One port for each open device: an address space that another one has a batch
 //     open in refuses messages.
-//  3. `failure` tells of the first refused message since the last forward Begin.
+//  3. A device whose end of a batch came only when the kernel had given it up
+//     (core/vduse.h) takes no batch any more: BATCH_BEGIN and BATCH_END are EIO.
+//  4. `failure` tells of the first refused message since the last forward Begin.
 //
 // Example:
 //   VhostVdpaPort port(device, memory, VhostVdpaPort::MemoryCheck::kOnRegistration);
@@ -55,7 +57,8 @@ class VhostVdpaPort final : public IotlbPort {
   // The device and the resolver outlive the port.
   VhostVdpaPort(const VhostVdpa& device, const UaddrResolver& resolver, MemoryCheck check);
 
-  // Without VHOST_BACKEND_F_IOTLB_BATCH, Begin and End send nothing.
+  // Without VHOST_BACKEND_F_IOTLB_BATCH, Begin and End send nothing. A device that is
+  // lost takes no forward Begin; what takes a batch back still reaches the kernel.
   int Begin(Asid asid, Direction direction) override;
   // EFAULT is the kernel's. Ours: ENXIO when the resolver does not have the
   // memory, EINVAL when it is unsuitable or, on a PINNED device, not in the same
@@ -88,6 +91,9 @@ class VhostVdpaPort final : public IotlbPort {
   // Keeps the first reason; gives `os_errno` back.
   int Refuse(absl::Status why, int os_errno);
   std::atomic<uint64_t>& Count(Asid asid);
+  // BATCH_END, and whether the device is still there after it.
+  int SendEnd(Asid asid);
+  int RefuseLost();
 
   const VhostVdpa& device_;
   const UaddrResolver& resolver_;
@@ -95,6 +101,8 @@ class VhostVdpaPort final : public IotlbPort {
   const bool whole_pages_;
   const bool checks_memory_;
   bool in_batch_ = false;
+  // Given up by the kernel, for good.
+  bool lost_ = false;
   // /proc/self/maps, from the first check on.
   UniqueFd maps_;
   // Looked at in this batch.
