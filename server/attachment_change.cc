@@ -121,7 +121,8 @@ void AttachmentChange::Detach(Space& space, const Change& change, const PushTarg
     }
   }
   if (!status.ok()) return done(status);
-  const auto detached = [&space, target, batch = push.batch, done](const PushResult& result) {
+  const auto detached = [&space, &change, target, batch = push.batch,
+                         done](const PushResult& result) {
     {
       const WriterLock lock(space.mu_);
       const auto attachment = Find(space, target);
@@ -137,8 +138,11 @@ void AttachmentChange::Detach(Space& space, const Change& change, const PushTarg
       } else if (!result.unknown.empty()) {
         space.MarkFailed({target}, result, *batch);
       }
+      space.MarkLost({target}, result);
     }
     space.NotifyChanged();
+    // Gone just now: it is detached like one that was gone before.
+    if (!result.lost.empty()) return Detach(space, change, target, done);
     done(result.status);
   };
   if (unknown) {
@@ -222,9 +226,8 @@ void AttachmentChange::Replayed(Space& space, const PushTarget& target, const Pu
       attachment.applied_revision = space.core_.revision();
       space.ReleaseQuarantine();
     } else {
-      const bool lost = ReasonOf(result.status) == Reason::kRelayDisconnected ||
-                        ReasonOf(result.status) == Reason::kAckTimeout;
-      attachment.state = lost ? AttachmentState::kDisconnected : AttachmentState::kFailed;
+      attachment.state =
+          result.lost.empty() ? AttachmentState::kFailed : AttachmentState::kDisconnected;
       attachment.last_error = std::string(result.status.message());
     }
     space.PublishState(attachment);
@@ -257,7 +260,8 @@ void AttachmentChange::Delete(Space& space, const Change& change, bool force, co
   }
   if (!status.ok()) return done(status);
   const std::shared_ptr<const IotlbBatch> batch = push.batch;
-  PushToAll(live, std::move(push), [&space, live, unknown, batch, done](const PushResult& result) {
+  const auto emptied = [&space, &change, force, live, unknown, batch,
+                        done](const PushResult& result) {
     {
       const WriterLock lock(space.mu_);
       if (result.status.ok()) {
@@ -267,16 +271,20 @@ void AttachmentChange::Delete(Space& space, const Change& change, bool force, co
       } else if (!result.unknown.empty()) {
         space.MarkFailed(live, result, *batch);
       }
+      space.MarkLost(live, result);
     }
     if (!result.status.ok()) {
       space.NotifyChanged();
+      // One is gone just now: once more, without it.
+      if (!result.lost.empty()) return Delete(space, change, force, done);
       return done(result.status);
     }
     // In order on each device, so before anything of a later owner.
     for (const PushTarget& target : unknown) ResetThen(target, [] {});
     space.hub_.EndAll(space.NotFound());
     done(absl::OkStatus());
-  });
+  };
+  PushToAll(live, std::move(push), emptied);
 }
 
 }  // namespace iovad

@@ -122,20 +122,23 @@ struct Flight : std::enable_shared_from_this<Flight> {
     PushResult result;
     const PushOutcome* refusal = nullptr;
     std::string device;
+    bool all_lost = true;
     for (size_t i = 0; i < targets.size(); ++i) {
       const bool refused = !outcomes[i].ok();
       if (refused && refusal == nullptr) {
         refusal = &outcomes[i];
         device = targets[i].device->name();
       }
+      const bool lost = IsLost(outcomes[i]) || IsLost(undone[i]);
+      if (lost) result.lost.push_back(i);
       if ((!refused || outcomes[i].reverted) && undone[i].ok()) continue;
       result.unknown.push_back(i);
-      if (IsLost(outcomes[i]) || IsLost(undone[i])) result.lost.push_back(i);
+      all_lost = all_lost && lost;
     }
     if (refusal != nullptr) {
-      const char* const end = result.unknown.empty()                        ? kTakenBack
-                              : result.unknown.size() == result.lost.size() ? kOutOfReach
-                                                                            : kNotTakenBack;
+      const char* const end = result.unknown.empty() ? kTakenBack
+                              : all_lost             ? kOutOfReach
+                                                     : kNotTakenBack;
       result.status = Refused(*refusal, device, push.space, end);
     }
     done(std::move(result));

@@ -27,7 +27,7 @@ struct PushResult {
   // Indexes of the targets whose table is unknown now: what was pushed could not
   // be taken back there.
   std::vector<size_t> unknown;
-  // Those of them whose owner is out of reach, and tells when it is back.
+  // Indexes of those whose owner is out of reach, and tells when it is back.
   std::vector<size_t> lost = {};
 };
 

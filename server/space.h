@@ -216,6 +216,9 @@ class Space : public std::enable_shared_from_this<Space> {
   void PublishAndCommit(Revision revision, std::vector<v1::Event> events)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Publish(Revision revision, std::vector<v1::Event> events) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Marks attachments DISCONNECTED whose owner was found to be out of reach.
+  void MarkLost(const std::vector<PushTarget>& targets, const PushResult& result)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PublishState(const Attachment& attachment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Hands IOVAs out again that were set aside, once no attachment needs that.
   void ReleaseQuarantine() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

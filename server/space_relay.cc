@@ -27,6 +27,16 @@ void Space::ReleaseQuarantine() {
   if (!needed) core_.ReleaseQuarantine();
 }
 
+void Space::MarkLost(const std::vector<PushTarget>& targets, const PushResult& result) {
+  for (const size_t i : result.lost) {
+    Attachment* const attachment = FindAttachment(targets[i]);
+    if (attachment == nullptr || attachment->state != AttachmentState::kLive) continue;
+    attachment->state = AttachmentState::kDisconnected;
+    attachment->last_error = std::string(result.status.message());
+    PublishState(*attachment);
+  }
+}
+
 void Space::Disconnect(const PushTarget& target, const absl::Status& why) {
   {
     const WriterLock lock(mu_);

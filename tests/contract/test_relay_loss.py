@@ -308,6 +308,19 @@ def test_detaching_a_lost_one(client, space, peer):
     client.map(space, HVA, PAGE, gpa=MIB)
 
 
+@pytest.mark.parametrize("rpc", ["DetachDevice", "DeleteSpace"])
+def test_lost_while_it_is_being_detached(client, space, peer, device, attach, rpc):
+    attach(space, device)
+    fields = dict(device=name_of(peer)) if rpc == "DetachDevice" else dict(force=True)
+    running = client.future(rpc, space=space, **fields)
+    peer.batch()
+    peer.close()
+    running.result()
+    refused("DEVICE_NOT_FOUND", client.GetDevice, device=name_of(peer))
+    entries = [a.entries for a in client.GetDevice(device=device).device.attachments]
+    assert entries == ([1] if rpc == "DetachDevice" else [])
+
+
 def test_deleting_a_space_with_a_lost_one(client, space, peer):
     lose(client, space, peer)
     client.DeleteSpace(space=space, force=True)
