@@ -17,6 +17,7 @@
 #include "server/list_by_name.h"
 #include "server/mapping_requests.h"
 #include "server/memory_requests.h"
+#include "server/point_groups.h"
 #include "server/update_stream.h"
 #include "server/watch_reactor.h"
 
@@ -205,27 +206,39 @@ grpc::ServerUnaryReactor* AddressSpaceService::CreateSpace(grpc::CallbackServerC
       context_, rpc, request, response, [this](const auto& exchange, auto answer) {
         const v1::CreateSpaceRequest& req = exchange->request;
         Registry& registry = context_.registry;
-        Repeats repeats(registry.request_log(), req.request_id(), "CreateSpace", req,
-                        exchange->response,
-                        absl::StrCat("space '", req.space().substr(0, 64), "': "));
-        if (!repeats.status().ok() || repeats.replayed()) return answer(repeats.status());
+        auto repeats = std::make_shared<Repeats>(
+            registry.request_log(), req.request_id(), "CreateSpace", req, exchange->response,
+            absl::StrCat("space '", req.space().substr(0, 64), "': "));
+        if (!repeats->status().ok() || repeats->replayed()) return answer(repeats->status());
+        const auto end = [exchange, repeats, answer](const absl::Status& status) {
+          repeats->End(status, exchange->response);
+          answer(status);
+        };
         SpaceOptions options;
         Space::Identity identity;
-        absl::Status status = ParseSpace(req, context_.config.limits, options, identity);
-        if (status.ok()) {
-          std::vector<Registry::AttachTo> attach_to;
-          for (const v1::AttachmentSpec& spec : req.attachments()) {
-            attach_to.push_back({.device = spec.device(),
-                                 .asid = Asid(spec.asid()),
-                                 .groups = {spec.groups().begin(), spec.groups().end()}});
-          }
-          const absl::StatusOr<std::shared_ptr<Space>> space =
-              registry.CreateSpace(std::move(options), std::move(identity), attach_to);
-          status = space.status();
-          if (space.ok()) (*space)->Describe(*exchange->response.mutable_space());
+        const absl::Status parsed = ParseSpace(req, context_.config.limits, options, identity);
+        if (!parsed.ok()) return end(parsed);
+        std::vector<Registry::AttachTo> attach_to;
+        for (const v1::AttachmentSpec& spec : req.attachments()) {
+          attach_to.push_back({.device = spec.device(),
+                               .asid = Asid(spec.asid()),
+                               .groups = {spec.groups().begin(), spec.groups().end()}});
         }
-        repeats.End(status, exchange->response);
-        answer(status);
+        const absl::StatusOr<std::shared_ptr<Space>> made =
+            registry.CreateSpace(std::move(options), std::move(identity), attach_to);
+        if (!made.ok()) return end(made.status());
+        PointGroups(registry, req.space(), std::move(attach_to),
+                    [&registry, exchange, end, space = *made](const absl::Status& pointed) {
+                      if (pointed.ok()) {
+                        space->Describe(*exchange->response.mutable_space());
+                        return end(pointed);
+                      }
+                      space->Submit(std::make_unique<DeleteChange>(
+                          /*force=*/true, [&registry, end, space, pointed](const absl::Status&) {
+                            registry.RemoveSpace(*space);
+                            end(pointed);
+                          }));
+                    });
       });
 }
 

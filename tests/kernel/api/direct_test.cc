@@ -337,6 +337,17 @@ TEST_F(DirectTest, ACutOffGroupGetsAnAddressSpaceOfItsOwn) {
   ExpectTable(space, device, 0);
   ExpectTable(other, device, 1);
   EXPECT_EQ(GetDevice(device).push_errors(), 0U);
+
+  Detach(other, device, 1);
+  v1::CreateSpaceRequest create;
+  v1::AttachmentSpec& at_once = *create.add_attachments();
+  at_once.set_device(device);
+  at_once.set_asid(1);
+  at_once.add_groups(1);
+  const std::string third = MakeSpace(create);
+  Register(third, memory);
+  ASSERT_TRUE(Map(third, memory.hva(), kPage, 0, 0x1000).ok());
+  ExpectTable(third, device, 1);
 }
 
 }  // namespace
