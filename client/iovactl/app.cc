@@ -164,6 +164,7 @@ void BuildCommandLine(CLI::App* app, Context* context) {
   AddDeviceCommands(app, context);
   AddMemoryCommands(app, context);
   AddFdCommands(app, context);
+  AddRelayCommand(app, context);
   AddReplayCommand(app, context);
   AddServerCommands(app, context);
   AddCompletionCommand(app, context);

@@ -17,10 +17,11 @@ void AddTranslateCommand(CLI::App* parent, Context* context);
 void AddListCommand(CLI::App* parent, Context* context);
 void AddSvqCommands(CLI::App* parent, Context* context);
 void AddDeviceCommands(CLI::App* parent, Context* context);
-void AddMemoryCommands(CLI::App* parent, Context* context);
 // device log, config, memlock: part of AddDeviceCommands.
 void AddDeviceInspectCommands(CLI::App* device, Context* context);
+void AddMemoryCommands(CLI::App* parent, Context* context);
 void AddFdCommands(CLI::App* parent, Context* context);
+void AddRelayCommand(CLI::App* parent, Context* context);
 void AddWatchCommand(CLI::App* parent, Context* context);
 void AddReplayCommand(CLI::App* parent, Context* context);
 void AddDumpCommand(CLI::App* parent, Context* context);

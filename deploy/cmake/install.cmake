@@ -8,7 +8,7 @@ set(iovad_headers ${CMAKE_INSTALL_INCLUDEDIR}/iovad)
 set(iovad_package ${CMAKE_INSTALL_LIBDIR}/cmake/iovad)
 
 # The server is a program, not a library for others.
-foreach(library IN ITEMS proto core client c)
+foreach(library IN ITEMS proto core client relay c)
   set_target_properties(iovad_${library} PROPERTIES EXPORT_NAME ${library})
   target_include_directories(iovad_${library} INTERFACE $<INSTALL_INTERFACE:${iovad_headers}>)
   install(TARGETS iovad_${library} EXPORT iovadTargets
@@ -21,6 +21,8 @@ install(TARGETS iovad iovactl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 # own.
 file(GLOB iovad_client_headers CONFIGURE_DEPENDS client/*.h)
 install(FILES ${iovad_client_headers} DESTINATION ${iovad_headers}/client)
+file(GLOB iovad_relay_headers CONFIGURE_DEPENDS client/relay/*.h)
+install(FILES ${iovad_relay_headers} DESTINATION ${iovad_headers}/client/relay)
 install(FILES client/c/iovad_fd.h DESTINATION ${iovad_headers}/client/c)
 install(DIRECTORY core DESTINATION ${iovad_headers} FILES_MATCHING PATTERN "*.h")
 get_target_property(iovad_generated iovad_proto BINARY_DIR)
