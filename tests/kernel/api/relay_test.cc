@@ -123,7 +123,9 @@ TEST_F(RelayTest, TheDeviceFollowsTheSpace) {
   }
   EXPECT_EQ(relay.End(SIGTERM), 0);
   EXPECT_EQ(State(), v1::ATTACHMENT_STATE_UNSPECIFIED);
-  if (vduse_.has_value()) EXPECT_TRUE(vduse_->Dump().empty());
+  if (vduse_.has_value()) {
+    EXPECT_TRUE(vduse_->Dump().empty());
+  }
 }
 
 TEST_F(RelayTest, WhatItCannotDoIsRefusedBefore) {
@@ -164,7 +166,9 @@ TEST_F(RelayTest, KilledInTheMiddleOfBatches) {
         std::vector<bool> mapped(64);
         for (const v1::Mapping& m : ListMappings(space_)) mapped[m.gpa() / kPage] = true;
         const absl::Status status = iovad_->Update(RandomUpdate(own, mapped)).status();
-        if (!status.ok()) EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+        if (!status.ok()) {
+          EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+        }
       }
     });
     usleep(50'000 + random() % 200'000);
@@ -190,7 +194,9 @@ TEST_F(RelayTest, DetachedByTheServer) {
   ASSERT_TRUE(Map(space_, memory_.hva(), kPage, 0).ok());
   Detach(space_, "detached");
   EXPECT_EQ(relay.Wait(), 0);
-  if (vduse_.has_value()) EXPECT_TRUE(vduse_->Dump().empty());
+  if (vduse_.has_value()) {
+    EXPECT_TRUE(vduse_->Dump().empty());
+  }
 }
 
 }  // namespace
