@@ -47,8 +47,8 @@ def prepare(ctl):
     ctl("device", "open", "sim1", "--simulated")
     ctl("space", "create", "vm1", "--attach", "sim0")
     ctl("map", "vm1", "--gpa", "0", "--hva", "0x7f7903e00000", "--size", "2G")
-    with open(RAM, "ab"):
-        pass
+    with open(RAM, "ab") as ram:
+        ram.truncate(64 << 10)
     ctl("map", "vm1", "--gpa", "0xfeda0000", "--hva", "0x7f7903ea0000", "--size", "128K")
 
 
@@ -95,6 +95,8 @@ def test_the_examples_work(path):
     with Daemon() as daemon:
         ctl = Iovactl(daemon.socket_path)
         prepare(ctl)
+        if path == "memory unregister":
+            ctl("memory", "register", "vm1", "0x7e0000000000", "64K", RAM)
         if path == "svq free":
             for index in range(2):
                 base = 0x7f0000000000 + index * 0x10000

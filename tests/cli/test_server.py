@@ -3,7 +3,7 @@
 import os
 import re
 
-from daemon import Daemon
+from daemon import Daemon, wait_until
 from iovactl import Iovactl
 
 
@@ -43,19 +43,22 @@ def test_without_a_server_the_error_says_where_it_was_sought(ctl):
     assert streaming["message"].startswith("cannot reach iovad at /nonexistent/iovad.sock: ")
 
 
+def listening_ports(pid):
+    """The TCP ports on which a process listens."""
+    inodes = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")
+              if os.path.islink(f"/proc/{pid}/fd/{fd}")}
+    with open(f"/proc/{pid}/net/tcp", encoding="ascii") as table:
+        rows = [line.split() for line in table.readlines()[1:]]
+    return {int(row[1].split(":")[1], 16) for row in rows
+            if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
+
+
 def test_tcp_on_loopback(ctl):
     with Daemon("--listen", "127.0.0.1:0") as daemon:
-        ports = set()
-        with open(f"/proc/{daemon.process.pid}/net/tcp", encoding="ascii") as table:
-            inodes = {os.readlink(f"/proc/{daemon.process.pid}/fd/{fd}")
-                      for fd in os.listdir(f"/proc/{daemon.process.pid}/fd")
-                      if os.path.islink(f"/proc/{daemon.process.pid}/fd/{fd}")}
-            for line in table.readlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
-                    ports.add(int(fields[1].split(":")[1], 16))
-        assert len(ports) == 1
-        assert ctl("info", "--socket", f"127.0.0.1:{ports.pop()}").code == 0
+        # The daemon counts as started once its Unix socket is there.
+        wait_until(lambda: listening_ports(daemon.process.pid), "a TCP port")
+        port, = listening_ports(daemon.process.pid)
+        assert ctl("info", "--socket", f"127.0.0.1:{port}").code == 0
 
 
 def test_tcp_elsewhere_is_refused(ctl):

@@ -58,7 +58,7 @@ WRONG = [
     (["space", "create", "vm", "--label", "x"], "is not KEY=VALUE"),
     (["space", "create", "vm", "--attach", ":1"], "name is needed"),
     (["space", "create", "vm", "--attach", "sim0:x"], "--attach: "),
-    (["device", "open", "sim"], "Exactly 1 option from [--path,--simulated]"),
+    (["device", "open", "sim"], "Exactly 1 option from [--path,--fd-handle,--simulated]"),
     (["device", "open", "sim", "--simulated", "--path", "x"], "2 were given"),
     (["device", "open", "sim", "--path", "x", "--as-num", "2"], "--simulated"),
     (["device", "open", "sim", "--simulated", "--as-num", "4294967296"], "32 bits"),
