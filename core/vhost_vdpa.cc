@@ -59,7 +59,7 @@ absl::Status VhostVdpa::Reset() {
     return Refused(absl::StrCat("still at status ", DeviceStatusText(*status), " after a reset"),
                    EIO);
   }
-  const absl::Status let_go = LetGo();
+  absl::Status let_go = LetGo();
   // Drivers put every group back into address space 0 (vdpa_sim.c,
   // vdpasim_do_reset; mlx5_vnet.c, init_group_to_asid_map).
   for (uint32_t group = 0; group < group_asid_.size(); ++group) {

@@ -55,7 +55,7 @@ void AttachmentChange::Attach(Space& space, const Change& change, const PushTarg
   if (places.empty()) return ReplayNew(space, target, std::move(push), {}, done);
   target.device->SetGroups(std::move(places),
                            [&space, target, push = std::move(push), done](
-                               PushOutcome outcome, std::vector<Device::GroupPlace> before) {
+                               const PushOutcome& outcome, std::vector<Device::GroupPlace> before) {
                              if (outcome.ok())
                                return ReplayNew(space, target, push, std::move(before), done);
                              {
