@@ -70,7 +70,11 @@ void ApiTest::TearDown() {
     request.set_force(true);
     EXPECT_TRUE(iovad_->DeleteSpace(request).ok());
   }
-  for (const std::string& device : devices_) EXPECT_TRUE(Close(device).ok());
+  while (!devices_.empty()) {
+    const std::string device = devices_.back();
+    const absl::Status closed = Close(device);
+    EXPECT_TRUE(closed.ok()) << closed;
+  }
 }
 
 std::string ApiTest::MakeSpace(v1::CreateSpaceRequest request) {

@@ -1,4 +1,7 @@
 // A device that pins memory, past the limit: the daemon's RLIMIT_MEMLOCK is 256 KiB.
+//
+// IOVAD_TEST_OTHER_DEVICE is a VDUSE device of vduse_device's, which pins nothing;
+// IOVAD_TEST_OTHER_VDUSE_SOCKET is where it can be asked.
 #include "tests/kernel/api/api_fixture.h"
 
 namespace iovad {
@@ -65,6 +68,37 @@ TEST_F(DirectMemlockTest, AFailureAtIova0LosesNothing) {
   EXPECT_EQ(Estimate().pinned_bytes(), kLimit / 4);
   ASSERT_TRUE(Map(space_, memory_.hva(2 * kLimit), kLimit / 4, 0).ok());
   EXPECT_EQ(Estimate().pinned_bytes(), kLimit / 2);
+}
+
+TEST_F(DirectMemlockTest, OneOfTwoDevicesFailsAndBothEndAsBefore) {
+  Begin(v1::PLACEMENT_FIRST_FIT);
+  const std::string other = OpenDevice(Environment("IOVAD_TEST_OTHER_DEVICE"));
+  vduse_.emplace(Environment("IOVAD_TEST_OTHER_VDUSE_SOCKET"));
+  Attach(space_, other);
+  ASSERT_TRUE(Map(space_, memory_.hva(), kLimit / 4, 0).ok());
+  ASSERT_TRUE(Map(space_, memory_.hva(kLimit), kLimit / 4, 0x1000000).ok());
+  ExpectTable(space_, other);
+  // A batch that unmaps, too: all of it is taken back on both.
+  v1::UpdateRequest update;
+  update.set_space(space_);
+  update.add_ops()->mutable_unmap()->set_at_gpa(0);
+  for (const uint64_t gpa : {uint64_t{0x2000000}, uint64_t{0x4000000}}) {
+    v1::MappingSpec& map = *update.add_ops()->mutable_map();
+    map.set_gpa(gpa);
+    map.set_hva(memory_.hva(2 * kLimit));
+    map.set_size(kLimit / 2);
+    map.set_access(v1::ACCESS_READ_WRITE);
+  }
+  const absl::Status refused = iovad_->Update(update).status();
+  EXPECT_EQ(ReasonOf(refused), v1::REASON_MEMLOCK_LIMIT) << refused;
+  EXPECT_EQ(client::DetailOf(refused)->device(), device_);
+  EXPECT_EQ(ListMappings(space_).size(), 2U);
+  EXPECT_EQ(Estimate().pinned_bytes(), kLimit / 2);
+  ExpectTable(space_, other);
+  ExpectTable(space_, device_);
+  EXPECT_EQ(GetDevice(other).push_errors(), 0U);
+  ASSERT_TRUE(Map(space_, memory_.hva(2 * kLimit), kLimit / 4, 0x2000000).ok());
+  ExpectTable(space_, other);
 }
 
 TEST_F(DirectMemlockTest, AnAttachThatWouldPassItAttachesNothing) {

@@ -9,11 +9,14 @@ have_sim || {
 # shellcheck disable=SC3045  # busybox has it
 ulimit -l 256
 start_iovad --log-level info
+other=$(make_vduse v0 --type blk)
 for parameters in use_va=0 'use_va=0 batch_mapping=0'; do
   # shellcheck disable=SC2086  # several parameters
   device=$(make_sim blk $parameters)
   heading "direct_memlock_test on vdpa_sim_blk $parameters"
-  IOVAD_TEST_DEVICE=$device direct_memlock_test --gtest_brief=1 || fail "$parameters"
+  IOVAD_TEST_DEVICE=$device IOVAD_TEST_OTHER_DEVICE=$other \
+    IOVAD_TEST_OTHER_VDUSE_SOCKET=/run/v0.sock direct_memlock_test --gtest_brief=1 ||
+    fail "$parameters"
   remove_device sim-blk
 done
 stop_iovad || fail "iovad ended with $?"
