@@ -143,9 +143,8 @@ void Registry::RemoveSpace(const Space& space) {
     spaces_.erase(it);
     Announce(std::move(event));
   }
-  const absl::Status deleted =
-      MakeError({.reason = Reason::kSpaceNotFound},
-                absl::StrCat("space '", space.name(), "' was deleted"));
+  const absl::Status deleted = MakeError({.reason = Reason::kSpaceNotFound},
+                                         absl::StrCat("space '", space.name(), "' was deleted"));
   for (const PushTarget& target : released) target.device->Released(target.asid, deleted);
 }
 

@@ -359,8 +359,8 @@ std::string MemoryTable(const List<v1::Memory>& memory, const Palette& palette) 
                {"LABEL"},
                {"PATH"}});
   for (const v1::Memory& m : memory) {
-    table.AddRow({absl::StrCat(m.memory_id()), StretchText(m.hva(), m.size()),
-                  FormatSize(m.size()), FormatHex(m.offset()), absl::StrCat(m.mapping_count()),
+    table.AddRow({absl::StrCat(m.memory_id()), StretchText(m.hva(), m.size()), FormatSize(m.size()),
+                  FormatHex(m.offset()), absl::StrCat(m.mapping_count()),
                   Word(*v1::MemoryState_descriptor(), m.state()), m.label(), m.path()});
   }
   return table.Text(palette);
