@@ -202,7 +202,9 @@ def test_an_attachment_that_the_device_refuses(client, space, make_peer):
         peer.refuse(peer.batch())
         refusal = peer.refusal()
         assert (refusal.reason, refusal.detail.os_errno) == ("DEVICE_ERROR", EFAULT)
-    refused("DEVICE_NOT_FOUND", client.GetDevice, device=name_of(peer))
+    # The peer is told first.
+    wait_until(lambda: name_of(peer) not in {d.name for d in client.ListDevices().devices},
+               "the device is gone")
 
 
 def test_the_second_peer_is_refused(client, space, peer, make_space, make_peer):
