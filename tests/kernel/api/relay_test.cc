@@ -116,7 +116,7 @@ TEST_F(RelayTest, TheDeviceFollowsTheSpace) {
   EXPECT_NE(device.memory_model(), v1::MEMORY_MODEL_UNKNOWN);
   std::mt19937 random(7);
   std::vector<bool> mapped(64);
-  for (int i = 0; i < 60; ++i) {
+  for (int i = 0; i < 25; ++i) {
     ASSERT_TRUE(iovad_->Update(RandomUpdate(random, mapped)).ok());
     ExpectTable(space_, "follows");
     ASSERT_FALSE(HasFailure()) << "after update " << i;
@@ -154,7 +154,7 @@ TEST_F(RelayTest, KilledInTheMiddleOfBatches) {
   const auto seed = static_cast<unsigned>(std::random_device()());
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
-  for (int round = 0; round < 5; ++round) {
+  for (int round = 0; round < 3; ++round) {
     RelayProcess relay(space_, "killed");
     ASSERT_TRUE(WaitLive());
     ExpectTable(space_, "killed");
