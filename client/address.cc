@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "core/absl_view.h"
 
 namespace iovad::client {
 namespace {
@@ -15,15 +16,13 @@ namespace {
 // One byte is for the terminating zero.
 constexpr size_t kMaxPath = sizeof(sockaddr_un::sun_path) - 1;
 
-absl::string_view View(std::string_view s) { return {s.data(), s.size()}; }
-
 absl::StatusOr<std::string> UnixTarget(std::string_view path) {
   if (path.empty()) return absl::InvalidArgumentError("the socket's path is empty");
   if (path.size() > kMaxPath) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the socket's path has ", path.size(), " bytes; a Unix socket's has at most ", kMaxPath));
   }
-  return absl::StrCat("unix:", View(path));
+  return absl::StrCat("unix:", AbslView(path));
 }
 
 bool ConsumePrefix(std::string_view& s, std::string_view prefix) {
@@ -46,15 +45,15 @@ absl::StatusOr<std::string> TargetOf(std::string_view address) {
   const std::string_view host = address.substr(0, colon);
   const std::string_view port = address.substr(colon + 1);
   uint32_t number = 0;
-  if (!absl::SimpleAtoi(View(port), &number) || number == 0 || number > 65535) {
+  if (!absl::SimpleAtoi(AbslView(port), &number) || number == 0 || number > 65535) {
     return absl::InvalidArgumentError(
-        absl::StrCat("\"", View(address), "\": the port must be a number from 1 to 65535"));
+        absl::StrCat("\"", AbslView(address), "\": the port must be a number from 1 to 65535"));
   }
   if (host == "127.0.0.1") return absl::StrCat("ipv4:127.0.0.1:", number);
   if (host == "[::1]") return absl::StrCat("ipv6:[::1]:", number);
   if (host == "localhost") return absl::StrCat("dns:///localhost:", number);
   return absl::InvalidArgumentError(
-      absl::StrCat("\"", View(host),
+      absl::StrCat("\"", AbslView(host),
                    "\" is not loopback: TCP is for 127.0.0.1, [::1] and localhost; "
                    "use the Unix socket, or forward a port"));
 }

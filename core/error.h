@@ -125,6 +125,8 @@ struct AddressRange {
 
 // At most this many conflicting mappings travel in an error.
 inline constexpr size_t kMaxConflicts = 16;
+// The kernel's error numbers are 1 to this (MAX_ERRNO, include/linux/err.h).
+inline constexpr int kMaxErrno = 4095;
 
 struct ErrorDetail {
   Reason reason = Reason::kUnspecified;

@@ -13,11 +13,10 @@
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
 #include "core/format.h"
+#include "core/page.h"
 
 namespace iovad {
 namespace {
-
-constexpr uint64_t kPage = 4096;
 
 absl::Status Unsuitable(std::string_view who, const std::string& what, int os_errno = 0) {
   return MakeError({.reason = Reason::kMemoryUnsuitable, .os_errno = os_errno},
@@ -82,9 +81,9 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFiles::Map(UniqueFd fd, 
   }
   // Guest memory is not for core dumps.
   (void)madvise(base, size, MADV_DONTDUMP);
-  std::shared_ptr<const MappedFile> mapped(
-      new MappedFile(std::move(fd), Hva(reinterpret_cast<uintptr_t>(base)), size,
-                     std::max<uint64_t>(kPage, static_cast<uint64_t>(file.st_blksize)), writable));
+  std::shared_ptr<const MappedFile> mapped(new MappedFile(
+      std::move(fd), Hva(reinterpret_cast<uintptr_t>(base)), size,
+      std::max<uint64_t>(kPageSize, static_cast<uint64_t>(file.st_blksize)), writable));
   known = mapped;
   return mapped;
 }

@@ -8,14 +8,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
+#include "core/page.h"
 #include "core/proc_file.h"
 
 namespace iovad {
-namespace {
-
-constexpr uint64_t kPage = 4096;
-
-}  // namespace
+namespace {}  // namespace
 
 uint64_t StatusBytes(std::string_view status_text, std::string_view key) {
   while (!status_text.empty()) {
@@ -45,9 +42,9 @@ absl::StatusOr<MemlockState> ReadMemlock() {
 }
 
 uint64_t PinnedBytes(IovaRange iova) {
-  const uint64_t first_page = iova.first().value() / kPage;
-  const uint64_t last_page = iova.last().value() / kPage;
-  return (last_page - first_page + 1) * kPage;
+  const uint64_t first_page = iova.first().value() / kPageSize;
+  const uint64_t last_page = iova.last().value() / kPageSize;
+  return (last_page - first_page + 1) * kPageSize;
 }
 
 absl::Status CheckMemlock(const MemlockState& state, uint64_t bytes) {

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <new>
 
+#include "core/page.h"
+
 namespace iovad {
 namespace {
 
@@ -36,9 +38,8 @@ MemoryChunk MemoryChunk::Allocate(size_t bytes) {
 }
 
 MemoryChunk MemoryChunk::AllocateLazily(size_t bytes) {
-  constexpr size_t kPage = 4096;
-  bytes = (bytes + kPage - 1) / kPage * kPage;
-  return MemoryChunk(MapAligned(bytes, kPage), bytes, true);
+  bytes = (bytes + kPageSize - 1) / kPageSize * kPageSize;
+  return MemoryChunk(MapAligned(bytes, kPageSize), bytes, true);
 }
 
 MemoryChunk::~MemoryChunk() {

@@ -4,16 +4,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "core/absl_view.h"
 #include "core/format.h"
 
 namespace iovad {
 namespace {
 
-absl::string_view View(std::string_view s) { return {s.data(), s.size()}; }
-
 absl::Status Missing(std::string_view where, std::string_view what) {
   return MakeError({.reason = Reason::kMissingField},
-                   absl::StrCat(View(where), View(what), " is missing"));
+                   absl::StrCat(AbslView(where), AbslView(what), " is missing"));
 }
 
 // The numbers are the same on both sides.
@@ -39,8 +38,8 @@ absl::StatusOr<Range<Address>> ParseRange(const v1::Range& range, std::string_vi
     return Range<Address>(Address(range.first()), Address(range.last()));
   }
   return MakeError({.reason = Reason::kEmptyRange, .ranges = {{range.first(), range.last()}}},
-                   absl::StrCat(View(where), "range [", Hex(range.first()), ", ", Hex(range.last()),
-                                "] is the wrong way round"));
+                   absl::StrCat(AbslView(where), "range [", Hex(range.first()), ", ",
+                                Hex(range.last()), "] is the wrong way round"));
 }
 template absl::StatusOr<IovaRange> ParseRange(const v1::Range&, std::string_view);
 template absl::StatusOr<GpaRange> ParseRange(const v1::Range&, std::string_view);
@@ -51,7 +50,7 @@ absl::StatusOr<Access> ParseAccess(v1::Access access, std::string_view where) {
     return static_cast<Access>(access);
   }
   return MakeError({.reason = Reason::kInvalidAccess},
-                   absl::StrCat(View(where), "access ", static_cast<int>(access),
+                   absl::StrCat(AbslView(where), "access ", static_cast<int>(access),
                                 " is none of READ_ONLY, WRITE_ONLY, READ_WRITE"));
 }
 
@@ -66,7 +65,7 @@ absl::StatusOr<Placement> ParsePlacement(v1::Placement placement, std::string_vi
       return Placement::kFirstFit;
     default:
       return MakeError({.reason = Reason::kInvalidValue},
-                       absl::StrCat(View(where), "placement ", static_cast<int>(placement),
+                       absl::StrCat(AbslView(where), "placement ", static_cast<int>(placement),
                                     " is none of CONGRUENT, IDENTITY, FIRST_FIT"));
   }
 }
@@ -157,7 +156,7 @@ absl::Status ParseSvqSpec(const v1::SvqSpec& spec, std::string_view where, SvqSp
       break;
     default:
       return MakeError({.reason = Reason::kInvalidValue},
-                       absl::StrCat(View(where), "queue ", spec.queue_index(), ": ring format ",
+                       absl::StrCat(AbslView(where), "queue ", spec.queue_index(), ": ring format ",
                                     static_cast<int>(spec.format()), " is none of SPLIT, PACKED"));
   }
   out.queue_index = spec.queue_index();

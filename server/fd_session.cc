@@ -75,7 +75,7 @@ FdReply Attest(const FdRequest& request, const Peer& peer, HandleStore& store) {
                      .handle = *std::move(handle)}};
 }
 
-std::string_view Name(FdOperation operation) {
+std::string_view OperationName(FdOperation operation) {
   switch (operation) {
     case FdOperation::kDeposit:
       return "deposit";
@@ -118,8 +118,9 @@ FdReply Serve(ReceivedMessage message, const Peer& peer, bool draining, HandleSt
 FdReply AnswerFdMessage(ReceivedMessage message, const Peer& peer, bool draining,
                         HandleStore& store) {
   FdReply reply = Serve(std::move(message), peer, draining, store);
-  spdlog::debug("fd socket: {} by pid {} (user {}): {}", Name(reply.answer.operation), peer.pid,
-                peer.uid, reply.answer.reason == Reason::kUnspecified ? "done" : reply.answer.text);
+  spdlog::debug("fd socket: {} by pid {} (user {}): {}", OperationName(reply.answer.operation),
+                peer.pid, peer.uid,
+                reply.answer.reason == Reason::kUnspecified ? "done" : reply.answer.text);
   return reply;
 }
 

@@ -17,13 +17,12 @@
 #include "core/fd_message.h"
 #include "core/fd_transfer.h"
 #include "server/fd_session.h"
+#include "server/socket_path.h"
 #include "spdlog/spdlog.h"
 
 namespace iovad {
 namespace {
 
-// How long to leave the socket alone when accept fails for lack of resources.
-constexpr int kPauseMs = 50;
 // Messages served from one connection before the next has its turn.
 constexpr int kTurn = 16;
 // Of a message that is too long, enough to see that it is.
@@ -65,10 +64,11 @@ void FdSocket::Run() {
     for (const Connection& connection : connections_) {
       polled.push_back({.fd = connection.fd.get(), .events = POLLIN, .revents = 0});
     }
-    if (poll(polled.data(), polled.size(), pause ? std::min(timeout, kPauseMs) : timeout) < 0) {
+    if (poll(polled.data(), polled.size(), pause ? std::min(timeout, kAcceptPauseMs) : timeout) <
+        0) {
       if (errno == EINTR) continue;
       spdlog::error("cannot poll the fd socket: {}", strerror(errno));
-      std::this_thread::sleep_for(std::chrono::milliseconds(kPauseMs));
+      std::this_thread::sleep_for(std::chrono::milliseconds(kAcceptPauseMs));
       continue;
     }
     if (polled[0].revents != 0) break;

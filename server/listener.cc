@@ -17,14 +17,11 @@
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "server/socket_path.h"
 #include "spdlog/spdlog.h"
 
 namespace iovad {
 namespace {
-
-constexpr int kBacklog = 4096;
-// How long to leave a socket alone whose accept fails for lack of resources.
-constexpr int kPauseMs = 50;
 
 UniqueFd OpenReserve() { return UniqueFd(open("/dev/null", O_RDONLY | O_CLOEXEC)); }
 
@@ -52,7 +49,7 @@ void Listener::Run() {
   bool pause = false;
   for (;;) {
     // While pausing only Stop is listened to.
-    if (poll(polled.data(), pause ? 1 : polled.size(), pause ? kPauseMs : -1) < 0) {
+    if (poll(polled.data(), pause ? 1 : polled.size(), pause ? kAcceptPauseMs : -1) < 0) {
       if (errno == EINTR) continue;
       spdlog::error("cannot poll for connections: {}", strerror(errno));
       pause = true;
@@ -167,7 +164,7 @@ absl::StatusOr<UniqueFd> ListenTcp(const std::string& listen_on) {
   setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
   // Accepted connections inherit it.
   setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-  if (bind(fd.get(), address, size) != 0 || listen(fd.get(), kBacklog) != 0) {
+  if (bind(fd.get(), address, size) != 0 || listen(fd.get(), kListenBacklog) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot listen on ", listen_on));
   }
   return fd;

@@ -132,11 +132,15 @@ void Registry::RemoveSpace(const Space& space) {
     const MutexLock lock(mu_);
     const auto it = spaces_.find(space.name());
     if (it == spaces_.end() || it->second.get() != &space) return;
-    std::erase_if(claims_, [&](const auto& claim) {
-      if (claim.second != space.name()) return false;
-      released.push_back({.device = devices_.at(claim.first.first), .asid = claim.first.second});
-      return true;
-    });
+    for (auto claim = claims_.begin(); claim != claims_.end();) {
+      if (claim->second != space.name()) {
+        ++claim;
+        continue;
+      }
+      const auto& [device, asid] = claim->first;
+      released.push_back({.device = devices_.at(device), .asid = asid});
+      claim = claims_.erase(claim);
+    }
     for (const PushTarget& target : released) DropIfUnclaimed(target.device->name());
     v1::WatchSpacesResponse event;
     space.Describe(*event.mutable_deleted());

@@ -13,7 +13,6 @@
 namespace iovad {
 namespace {
 
-constexpr int kMaxErrno = 4095;  // MAX_ERRNO, include/linux/err.h
 // Of what a peer says for people.
 constexpr size_t kMaxMessage = 1024;
 

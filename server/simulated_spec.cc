@@ -21,7 +21,6 @@ constexpr int kMaxFaults = 1024;
 constexpr int kMaxCapabilities = 64;
 constexpr uint32_t kDefaultEntries = 2048;
 constexpr absl::Duration kMaxDelay = absl::Minutes(10);
-constexpr int kMaxErrno = 4095;  // MAX_ERRNO, include/linux/err.h
 
 absl::Status ParseFault(const v1::SimulatedDevice::Fault& fault, const std::string& where,
                         SimulatedFault& out) {

@@ -20,8 +20,6 @@
 namespace iovad {
 namespace {
 
-// Connections that wait to be accepted; the kernel cuts it to somaxconn.
-constexpr int kBacklog = 4096;
 // Retries when lock files vanish under us: each means that an instance left.
 constexpr int kLockAttempts = 100;
 
@@ -206,7 +204,7 @@ absl::Status SocketPath::Bind(mode_t mode, const std::string& group) {
     }
   }
   if (chmod(path_.c_str(), mode) != 0) return Errno(errno, "cannot set the mode of " + path_);
-  if (listen(socket_.get(), kBacklog) != 0) return Errno(errno, "cannot listen on " + path_);
+  if (listen(socket_.get(), kListenBacklog) != 0) return Errno(errno, "cannot listen on " + path_);
   return absl::OkStatus();
 }
 

@@ -33,6 +33,11 @@
 
 namespace iovad {
 
+// Connections that wait to be accepted; the kernel cuts it to somaxconn.
+inline constexpr int kListenBacklog = 4096;
+// How long to leave a socket alone whose accept fails for lack of resources.
+inline constexpr int kAcceptPauseMs = 50;
+
 class SocketPath {
  public:
   // Claims `path`, and makes its directory (mode 0755) where there is none.

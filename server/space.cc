@@ -14,8 +14,6 @@ namespace {
 
 // Removed mappings that listings may keep alive, beside as many as are mapped.
 constexpr size_t kMinBuried = 65536;
-// Events in one message of a watch.
-constexpr size_t kEventsAMessage = 1000;
 constexpr uint32_t kDefaultPage = 1000;
 constexpr uint32_t kMaxPage = 10'000;
 
@@ -114,11 +112,13 @@ absl::Status Space::CheckDevice(const PushTarget& target) const {
   }
   if (!device.needs_registered_memory && !device.owner_is_client) return absl::OkStatus();
   absl::Status reachable;
+  const MemoryMap& memory = *memory_;
   const auto check = [&](const Mapping& m) {
-    const bool own = m.memory() != MemoryId(0) && memory_->FindById(m.memory()) != nullptr &&
-                     memory_->FindById(m.memory())->own;
+    const RegisteredMemory* const registered =
+        m.memory() != MemoryId(0) ? memory.FindById(m.memory()) : nullptr;
+    const bool own = registered != nullptr && registered->own;
     if (device.needs_registered_memory) {
-      reachable = CheckReachable(*memory_, m.hva(), m.access(), name, prefix_);
+      reachable = CheckReachable(memory, m.hva(), m.access(), name, prefix_);
     } else if (device.owner_is_client && own) {
       reachable =
           MakeError({.reason = Reason::kMemoryUnsuitable, .conflicts = {m}, .device = name},

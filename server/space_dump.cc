@@ -9,7 +9,7 @@
 namespace iovad {
 namespace {
 
-const char* Name(Access access) {
+const char* AccessName(Access access) {
   switch (access) {
     case Access::kReadOnly:
       return "r-";
@@ -21,7 +21,7 @@ const char* Name(Access access) {
   return "??";
 }
 
-const char* Name(Placement placement) {
+const char* PlacementName(Placement placement) {
   switch (placement) {
     case Placement::kCongruent:
       return "congruent";
@@ -44,7 +44,7 @@ constexpr char kRow[] = "%-20s %-20s %18s  %s\n";
 std::string MappingText(const Mapping& m) {
   const std::string label = m.note() ? m.note()->label : std::string();
   return absl::StrFormat(
-      "%s %-5s %-20s %-18s id %d rev %d%s", Name(m.access()), m.is_guest() ? "guest" : "host",
+      "%s %-5s %-20s %-18s id %d rev %d%s", AccessName(m.access()), m.is_guest() ? "guest" : "host",
       m.is_guest() ? "gpa " + Hex(m.gpa().first()) : "-", Hex(m.hva().first()), m.id().value(),
       m.revision().value(), label.empty() ? "" : absl::StrCat(" \"", label, "\""));
 }
@@ -65,7 +65,7 @@ std::string DumpSpace(const Space& space, uint64_t max_bytes) {
   bool cut = false;
   space.Read([&](const AddressSpace& core) {
     absl::StrAppendFormat(&out, "range      %s, %s, pages of %s\nmappings   %d of %d, %s bytes\n\n",
-                          Hex(core.range()), Name(core.options().placement),
+                          Hex(core.range()), PlacementName(core.options().placement),
                           Hex(core.options().page_size), core.mapping_count(),
                           core.options().max_mappings, Hex(core.mapped_bytes()));
     absl::StrAppendFormat(&out, kRow, "IOVA first", "last", "size", "");

@@ -109,10 +109,14 @@ absl::Status Space::RemoveMemory(MemoryId id) {
 void Space::DropIdleMemory() {
   const WriterLock lock(mu_);
   MemoryMap changed = *memory_;
-  memory_->ForEach([&](const RegisteredMemory& memory) {
-    if (!memory.own || new_own_memory_.contains(memory.id)) return;
-    if (!core_.IsMemoryInUse(memory.client)) changed.Remove(memory.id);
+  std::vector<const RegisteredMemory*> own;
+  memory_->ForEach([&own](const RegisteredMemory& memory) {
+    if (memory.own) own.push_back(&memory);
   });
+  for (const RegisteredMemory* memory : own) {
+    if (new_own_memory_.contains(memory->id) || core_.IsMemoryInUse(memory->client)) continue;
+    changed.Remove(memory->id);
+  }
   if (changed.size() != memory_->size()) SetMemory(std::move(changed));
 }
 

@@ -15,6 +15,7 @@
 #define IOVAD_SERVER_WATCH_HUB_H_
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -27,6 +28,9 @@
 #include "iovad/v1/address_space.pb.h"
 
 namespace iovad {
+
+// Events in one message of a watch.
+inline constexpr size_t kEventsAMessage = 1000;
 
 // `Message` is what is streamed: v1::WatchResponse or v1::WatchSpacesResponse.
 template <typename Message>

@@ -11,11 +11,10 @@
 #include "core/error.h"
 #include "server/call.h"
 #include "server/convert.h"
+#include "server/watch_hub.h"
 
 namespace iovad {
 namespace {
-
-constexpr size_t kEventsAMessage = 1000;
 
 // A stream of messages from a watcher. One write is under way at a time; what
 // comes meanwhile waits in the watcher's bounded queue. Counts itself, and is

@@ -3,11 +3,8 @@
 # stop the others; the verdict is that of the last stage, `tests`, which runs the
 # release build's tests and, among them, one test for each earlier stage.
 #
-# usage: tests/run.sh [--quick | --full | --stage NAME | --list | --help]
+# usage: tests/run.sh [--quick | --stage NAME | --list | --help]
 #   --quick        the release build and its tests only
-#   --full         also everything that takes long: the build with clang's
-#                  -Wthread-safety, clang-tidy, and the unit and contract tests
-#                  under ASan/UBSan and under TSan
 #   --stage NAME   one stage only
 #   --list         the stages' names
 #
@@ -16,13 +13,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-stages=(setup release format asan-core quickstart bench tests)
-all_stages=(setup release format asan-core clang tidy asan tsan quickstart bench tests)
+stages=(setup release format asan tidy tsan quickstart bench tests)
 jobs=${IOVAD_JOBS:-$(nproc)}
 results=build/ci
 
+# configure_and_build PRESET [CMAKE_OPTION]...
 configure_and_build() {
-  cmake --preset "$1" >"build/$1.configure.log" || {
+  cmake --preset "$@" >"build/$1.configure.log" || {
     cat "build/$1.configure.log"
     return 1
   }
@@ -35,29 +32,20 @@ build_and_test() {
 }
 
 stage_setup() { deploy/setup.sh; }
-stage_release() { configure_and_build release; }
-stage_clang() { configure_and_build clang; }
+stage_release() { configure_and_build release -DIOVAD_UNITY=ON; }
+
+# Both compile with clang's -Wthread-safety, and warnings are errors.
 stage_asan() { build_and_test asan; }
 stage_tsan() { build_and_test tsan; }
-
-# The core's tests under ASan/UBSan: the structures with raw memory in them.
-stage_asan-core() {
-  local tests=(tests/unit/core/*_test.cc) names=() name
-  for name in "${tests[@]}"; do names+=("$(basename "$name" .cc)"); done
-  cmake --preset asan >build/asan.configure.log || { cat build/asan.configure.log && return 1; }
-  cmake --build --preset asan --parallel "$jobs" --target "${names[@]}" -- --quiet
-  printf '%s\n' "${names[@]}" |
-    IOVAD_TEST_OPS=0.2 xargs -P "$jobs" -I{} env build/asan/bin/{} --gtest_brief=1
-}
 
 stage_format() {
   git ls-files -z -- '*.h' '*.cc' '*.c' '*.inc' | xargs -0 clang-format --dry-run --Werror
 }
 
-# Needs the compile commands and the generated code of the clang build.
+# Needs the compile commands and the generated code of a build by clang.
 stage_tidy() {
-  [[ -e build/clang/compile_commands.json ]] || configure_and_build clang
-  tests/tidy.sh build/clang "$jobs"
+  [[ -e build/asan/compile_commands.json ]] || configure_and_build asan
+  tests/tidy.sh build/asan "$jobs"
 }
 
 stage_quickstart() { deploy/quickstart.sh; }
@@ -66,7 +54,7 @@ stage_quickstart() { deploy/quickstart.sh; }
 stage_bench() { tests/bench/run.sh --smoke; }
 
 stage_tests() {
-  configure_and_build release
+  stage_release
   local configuration=()
   [[ -n ${IOVAD_WITH_STAGES:-} ]] && configuration=(-C "$IOVAD_WITH_STAGES")
   ctest --preset release --parallel "$jobs" --no-tests=error "${configuration[@]}"
@@ -107,22 +95,18 @@ case ${1:-} in
     export IOVAD_WITH_STAGES=ci
     run_all "${stages[@]}"
     ;;
-  --full)
-    export IOVAD_WITH_STAGES=full
-    run_all "${all_stages[@]}"
-    ;;
   --quick)
     run_all setup release tests
     ;;
   --stage)
-    [[ " ${all_stages[*]} " == *" ${2:-} "* ]] || {
-      echo "tests/run.sh: no such stage; there are: ${all_stages[*]}" >&2
+    [[ " ${stages[*]} " == *" ${2:-} "* ]] || {
+      echo "tests/run.sh: no such stage; there are: ${stages[*]}" >&2
       exit 2
     }
     run_stage "$2"
     ;;
   --list)
-    printf '%s\n' "${all_stages[@]}"
+    printf '%s\n' "${stages[@]}"
     ;;
   --inner)
     "stage_$2"

@@ -33,10 +33,12 @@ tidy_one() {
 export -f tidy_one
 export build cache checks
 
-# Each file once, with its command turned into one that only preprocesses.
-# Comments stay in: NOLINT is one.
-jq -r --arg root "$root" '
-  [.[] | select(.file | test("^" + $root + "/(core|server|client|tests)/"))]
+# Each compilation once, with its command turned into one that only preprocesses.
+# Comments stay in: NOLINT is one. Where files are compiled several at a time
+# (IOVAD_UNITY), they are looked at so, too: most of the time goes into headers.
+jq -r --arg own "^($root|$build)/(core|server|client|tests)/" '
+  [.[] | select((.file | test($own)) and (.file | test("[.](cc|cxx|c)$")) and
+                (.file | test("cmake_pch|readme_example") | not))]
   | unique_by(.file)[]
   | .file, (.command | sub(" -o \\S+"; "") | sub(" -c "; " -E -C -P ")), .directory
 ' "$build/compile_commands.json" | tr '\n' '\0' |

@@ -153,13 +153,13 @@ absl::StatusOr<int> ListDevices(Context& context) {
   return kDone;
 }
 
-void AddLs(CLI::App* parent, Context* context) {
+void AddDeviceLs(CLI::App* parent, Context* context) {
   CLI::App* app = parent->add_subcommand("ls", "List all devices");
   AddExamples(app, "iovactl device ls");
   app->callback([context] { context->set_action(ListDevices); });
 }
 
-void AddGet(CLI::App* parent, Context* context) {
+void AddDeviceGet(CLI::App* parent, Context* context) {
   CLI::App* app = parent->add_subcommand("get", "Show a device");
   auto request = std::make_shared<v1::GetDeviceRequest>();
   AddDevice(app, request->mutable_device());
@@ -280,8 +280,8 @@ void AddDeviceCommands(CLI::App* parent, Context* context) {
   CLI::App* app = parent->add_subcommand("device", "Open, show, attach, reset and close devices");
   app->require_subcommand(1);
   AddOpen(app, context);
-  AddGet(app, context);
-  AddLs(app, context);
+  AddDeviceGet(app, context);
+  AddDeviceLs(app, context);
   AddAttach(app, context);
   AddDetach(app, context);
   AddReset(app, context);

@@ -11,6 +11,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "client/text/parse.h"
+#include "core/error.h"
 
 namespace iovad::ctl {
 namespace {
@@ -18,7 +19,6 @@ namespace {
 using Fault = v1::SimulatedDevice::Fault;
 
 // Linux's highest errno (include/linux/err.h).
-constexpr int kMaxErrno = 4095;
 
 struct OpName {
   absl::string_view name;

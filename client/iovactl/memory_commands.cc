@@ -98,7 +98,7 @@ void AddRegister(CLI::App* parent, Context* context) {
   });
 }
 
-void AddLs(CLI::App* parent, Context* context) {
+void AddMemoryLs(CLI::App* parent, Context* context) {
   CLI::App* app = parent->add_subcommand("ls", "List a space's registered memory");
   auto request = std::make_shared<v1::ListMemoryRequest>();
   AddSpace(app, request->mutable_space());
@@ -147,7 +147,7 @@ void AddMemoryCommands(CLI::App* parent, Context* context) {
       "memory", "Memory that devices reach which the client does not own itself");
   app->require_subcommand(1);
   AddRegister(app, context);
-  AddLs(app, context);
+  AddMemoryLs(app, context);
   AddUnregister(app, context);
   AddExamples(app,
               "iovactl memory register vm1 0x7f0000000000 64K /dev/shm/vm1.ram --label pc.ram\n"

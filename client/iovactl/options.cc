@@ -6,11 +6,10 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "client/text/parse.h"
+#include "core/absl_view.h"
 
 namespace iovad::ctl {
 namespace {
-
-absl::string_view View(std::string_view s) { return {s.data(), s.size()}; }
 
 template <typename T>
 struct Choice {
@@ -23,9 +22,9 @@ absl::StatusOr<T> Choose(std::string_view text, const Choice<T> (&choices)[N]) {
   std::string known;
   for (const Choice<T>& choice : choices) {
     if (choice.text == text) return choice.value;
-    absl::StrAppend(&known, known.empty() ? "" : ", ", View(choice.text));
+    absl::StrAppend(&known, known.empty() ? "" : ", ", AbslView(choice.text));
   }
-  return absl::InvalidArgumentError(absl::StrCat("\"", View(text), "\" is none of ", known));
+  return absl::InvalidArgumentError(absl::StrCat("\"", AbslView(text), "\" is none of ", known));
 }
 
 }  // namespace
@@ -72,7 +71,7 @@ absl::StatusOr<v1::MappingKind> ParseKind(std::string_view text) {
 absl::StatusOr<std::pair<std::string, std::string>> ParseLabel(std::string_view text) {
   const size_t equals = text.find('=');
   if (equals == std::string_view::npos || equals == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("\"", View(text), "\" is not KEY=VALUE"));
+    return absl::InvalidArgumentError(absl::StrCat("\"", AbslView(text), "\" is not KEY=VALUE"));
   }
   return std::pair(std::string(text.substr(0, equals)), std::string(text.substr(equals + 1)));
 }
@@ -84,7 +83,7 @@ absl::StatusOr<uint32_t> ParseCount32(std::string_view text) {
   if (!number.ok()) return number.status();
   if (*number > std::numeric_limits<uint32_t>::max()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("\"", View(text), "\" is more than 32 bits hold"));
+        absl::StrCat("\"", AbslView(text), "\" is more than 32 bits hold"));
   }
   return static_cast<uint32_t>(*number);
 }

@@ -10,11 +10,10 @@
 #include "client/iovactl/describe.h"
 #include "client/iovactl/hints.h"
 #include "client/text/format.h"
+#include "core/absl_view.h"
 
 namespace iovad::ctl {
 namespace {
-
-absl::string_view View(std::string_view s) { return {s.data(), s.size()}; }
 
 std::string Printable(absl::string_view s) {
   return text::Printable(std::string_view(s.data(), s.size()));
@@ -65,7 +64,7 @@ std::string DetailText(const v1::ErrorDetail& detail, const Palette& palette) {
 }  // namespace
 
 absl::Status UsageError(std::string_view message) {
-  absl::Status status = absl::InvalidArgumentError(View(message));
+  absl::Status status = absl::InvalidArgumentError(AbslView(message));
   status.SetPayload(kUsageUrl, absl::Cord());
   return status;
 }
@@ -79,7 +78,7 @@ std::string ErrorText(const absl::Status& status, const Palette& palette) {
   std::string text = absl::StrCat(palette(Paint::kRed, "error:"), " ", palette(Paint::kBold, name),
                                   ": ", Printable(status.message()), "\n");
   if (const std::string_view hint = HintFor(status); !hint.empty()) {
-    absl::StrAppend(&text, palette(Paint::kYellow, "hint:"), "  ", View(hint), "\n");
+    absl::StrAppend(&text, palette(Paint::kYellow, "hint:"), "  ", AbslView(hint), "\n");
   }
   if (detail.has_value()) text += DetailText(*detail, palette);
   return text;
@@ -97,8 +96,8 @@ Json ErrorJson(const absl::Status& status) {
 }
 
 std::string UsageText(std::string_view message, std::string_view help, const Palette& palette) {
-  return absl::StrCat(palette(Paint::kRed, "usage error:"), " ", Printable(View(message)), "\n",
-                      palette(Paint::kYellow, "hint:"), "  `", View(help),
+  return absl::StrCat(palette(Paint::kRed, "usage error:"), " ", Printable(AbslView(message)), "\n",
+                      palette(Paint::kYellow, "hint:"), "  `", AbslView(help),
                       "` says how it is written\n");
 }
 
@@ -107,7 +106,7 @@ Json UsageJson(std::string_view message, std::string_view help) {
   error["code"] = "USAGE";
   error["reason"] = nullptr;
   error["message"] = std::string(message);
-  error["hint"] = absl::StrCat("`", View(help), "` says how it is written");
+  error["hint"] = absl::StrCat("`", AbslView(help), "` says how it is written");
   return {{"error", error}};
 }
 

@@ -110,7 +110,7 @@ void AddCreate(CLI::App* parent, Context* context) {
   });
 }
 
-void AddGet(CLI::App* parent, Context* context) {
+void AddSpaceGet(CLI::App* parent, Context* context) {
   CLI::App* app = parent->add_subcommand("get", "Show a space");
   auto request = std::make_shared<v1::GetSpaceRequest>();
   AddSpace(app, request->mutable_space());
@@ -150,7 +150,7 @@ absl::StatusOr<int> ListSpaces(Context& context) {
   return kDone;
 }
 
-void AddLs(CLI::App* parent, Context* context) {
+void AddSpaceLs(CLI::App* parent, Context* context) {
   CLI::App* app = parent->add_subcommand("ls", "List all spaces");
   AddExamples(app,
               "iovactl space ls\n"
@@ -193,8 +193,8 @@ void AddSpaceCommands(CLI::App* parent, Context* context) {
   CLI::App* app = parent->add_subcommand("space", "Make, show, list and remove spaces");
   app->require_subcommand(1);
   AddCreate(app, context);
-  AddGet(app, context);
-  AddLs(app, context);
+  AddSpaceGet(app, context);
+  AddSpaceLs(app, context);
   AddRm(app, context);
   AddExamples(app,
               "iovactl space create vm2 --attach sim0:1\n"

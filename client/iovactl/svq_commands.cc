@@ -102,7 +102,7 @@ void AddFree(CLI::App* parent, Context* context) {
   });
 }
 
-void AddLs(CLI::App* parent, Context* context) {
+void AddSvqLs(CLI::App* parent, Context* context) {
   CLI::App* app = parent->add_subcommand("ls", "List a space's shadow virtqueues");
   auto request = std::make_shared<v1::ListSVQsRequest>();
   AddSpace(app, request->mutable_space());
@@ -124,7 +124,7 @@ void AddSvqCommands(CLI::App* parent, Context* context) {
   app->require_subcommand(1);
   AddAlloc(app, context);
   AddFree(app, context);
-  AddLs(app, context);
+  AddSvqLs(app, context);
   AddExamples(
       app,
       "iovactl svq alloc vm1 --queue 0,size=256,driver=0x7f0000000000,device=0x7f0000002000\n"

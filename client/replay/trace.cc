@@ -21,7 +21,7 @@ constexpr size_t kMaxLine = 1 << 20;
 // What a mapping's label may hold.
 constexpr size_t kMaxLabel = 64;
 
-absl::Status Wrong(absl::string_view what) { return absl::InvalidArgumentError(what); }
+absl::Status Malformed(absl::string_view what) { return absl::InvalidArgumentError(what); }
 
 const Json* Find(const Json& object, const char* key) {
   const auto it = object.find(key);
@@ -31,22 +31,22 @@ const Json* Find(const Json& object, const char* key) {
 absl::StatusOr<std::string> Text(const Json& object, const char* key) {
   const Json* value = Find(object, key);
   if (value == nullptr || !value->is_string()) {
-    return Wrong(absl::StrCat("\"", key, "\" must be a string"));
+    return Malformed(absl::StrCat("\"", key, "\" must be a string"));
   }
   return value->get<std::string>();
 }
 
 // Addresses and sizes are strings.
 absl::StatusOr<uint64_t> Hex(const Json& value, const char* key) {
-  if (!value.is_string()) return Wrong(absl::StrCat("\"", key, "\" must be a hex string"));
+  if (!value.is_string()) return Malformed(absl::StrCat("\"", key, "\" must be a hex string"));
   absl::StatusOr<uint64_t> number = text::ParseNumber(value.get_ref<const std::string&>());
-  if (!number.ok()) return Wrong(absl::StrCat("\"", key, "\": ", number.status().message()));
+  if (!number.ok()) return Malformed(absl::StrCat("\"", key, "\": ", number.status().message()));
   return number;
 }
 
 absl::StatusOr<uint64_t> HexField(const Json& object, const char* key) {
   const Json* value = Find(object, key);
-  if (value == nullptr) return Wrong(absl::StrCat("\"", key, "\" is missing"));
+  if (value == nullptr) return Malformed(absl::StrCat("\"", key, "\" is missing"));
   return Hex(*value, key);
 }
 
@@ -54,8 +54,8 @@ absl::StatusOr<uint64_t> HexField(const Json& object, const char* key) {
 absl::Status SetRange(uint64_t first, uint64_t size, const char* key, Event& event) {
   const std::optional<Range<Iova>> range = Range<Iova>::FromSize(Iova(first), size);
   if (!range.has_value()) {
-    return Wrong(absl::StrCat(size == 0 ? "\"size\" is 0"
-                                        : absl::StrCat("\"", key, "\" + \"size\" is beyond 2^64")));
+    return Malformed(absl::StrCat(
+        size == 0 ? "\"size\" is 0" : absl::StrCat("\"", key, "\" + \"size\" is beyond 2^64")));
   }
   event.first = first;
   event.last = range->last().value();
@@ -65,11 +65,11 @@ absl::Status SetRange(uint64_t first, uint64_t size, const char* key, Event& eve
 absl::Status SetAddressSpace(const Json& object, Event& event) {
   const Json* as = Find(object, "as");
   if (as == nullptr) return absl::OkStatus();
-  if (!as->is_string()) return Wrong("\"as\" must be a string");
+  if (!as->is_string()) return Malformed("\"as\" must be a string");
   absl::string_view name = as->get_ref<const std::string&>();
   if (name == "memory") return absl::OkStatus();
   if (!absl::ConsumePrefix(&name, "vdpa:") || !absl::SimpleAtoi(name, &event.asid)) {
-    return Wrong("\"as\" must be \"memory\" or \"vdpa:ASID\"");
+    return Malformed("\"as\" must be \"memory\" or \"vdpa:ASID\"");
   }
   return absl::OkStatus();
 }
@@ -83,12 +83,12 @@ absl::Status SetDeviceGpas(const Json& object, Event& event) {
     return absl::OkStatus();
   }
   const Json list = gpa->is_array() ? *gpa : Json::array({*gpa});
-  if (list.empty()) return Wrong("\"gpa\" is an empty list");
+  if (list.empty()) return Malformed("\"gpa\" is an empty list");
   for (const Json& element : list) {
     const absl::StatusOr<uint64_t> number = Hex(element, "gpa");
     if (!number.ok()) return number.status();
     if (event.last - event.first > kMaxAddress - *number) {
-      return Wrong("\"gpa\" + \"size\" is beyond 2^64");
+      return Malformed("\"gpa\" + \"size\" is beyond 2^64");
     }
     event.gpas.emplace_back(*number);
   }
@@ -99,13 +99,13 @@ absl::Status SetAccess(const Json& object, Event& event) {
   if (const Json* perm = Find(object, "perm")) {
     // VHOST_ACCESS_RO, _WO, _RW.
     if (!perm->is_number_unsigned() || *perm < 1 || *perm > 3)
-      return Wrong("\"perm\" must be 1, 2 or 3");
+      return Malformed("\"perm\" must be 1, 2 or 3");
     event.access = static_cast<Access>(perm->get<unsigned>());
     return absl::OkStatus();
   }
   const Json* read_only = Find(object, "ro");
   if (read_only == nullptr || !read_only->is_boolean())
-    return Wrong("\"ro\" must be true or false");
+    return Malformed("\"ro\" must be true or false");
   event.access = read_only->get<bool>() ? Access::kReadOnly : Access::kReadWrite;
   return absl::OkStatus();
 }
@@ -125,7 +125,7 @@ absl::Status SetMapDetails(const Json& object, View view, Event& event) {
   const absl::StatusOr<uint64_t> hva = HexField(object, "hva");
   if (!hva.ok()) return hva.status();
   if (event.last - event.first > kMaxAddress - *hva)
-    return Wrong("\"hva\" + \"size\" is beyond 2^64");
+    return Malformed("\"hva\" + \"size\" is beyond 2^64");
   event.hva = Hva(*hva);
   if (const Json* name = Find(object, "name"); name != nullptr && name->is_string()) {
     event.label = LabelOf(name->get_ref<const std::string&>());
@@ -150,7 +150,7 @@ absl::StatusOr<Event> ReadEvent(const Json& object, View view) {
   Event event;
   event.kind = KindOf(*op);
   const Json* seq = Find(object, "seq");
-  if (seq == nullptr || !seq->is_number_unsigned()) return Wrong("\"seq\" must be a number");
+  if (seq == nullptr || !seq->is_number_unsigned()) return Malformed("\"seq\" must be a number");
   event.seq = seq->get<uint64_t>();
   if (event.kind != Event::Kind::kMap && event.kind != Event::Kind::kUnmap) return event;
 
@@ -169,11 +169,11 @@ absl::StatusOr<Event> ReadEvent(const Json& object, View view) {
 // Keeps a reader from nesting batches and from committing what was not begun.
 absl::Status CheckBatch(Event::Kind kind, bool& open) {
   if (kind == Event::Kind::kBatchBegin) {
-    if (open) return Wrong("a batch begins inside a batch");
+    if (open) return Malformed("a batch begins inside a batch");
     open = true;
   }
   if (kind == Event::Kind::kBatchCommit) {
-    if (!open) return Wrong("a batch is committed that was not begun");
+    if (!open) return Malformed("a batch is committed that was not begun");
     open = false;
   }
   return absl::OkStatus();
@@ -182,12 +182,12 @@ absl::Status CheckBatch(Event::Kind kind, bool& open) {
 absl::StatusOr<Trace> ReadHeader(const Json& object) {
   const absl::StatusOr<std::string> format = Text(object, "format");
   if (!format.ok() || *format != "qemu-section-trace-1") {
-    return Wrong(
+    return Malformed(
         "the first line is not the header of a trace (\"format\": \"qemu-section-trace-1\")");
   }
   const absl::StatusOr<std::string> view = Text(object, "view");
   if (!view.ok() || (*view != "sections" && *view != "vdpa")) {
-    return Wrong("\"view\" must be \"sections\" or \"vdpa\"");
+    return Malformed("\"view\" must be \"sections\" or \"vdpa\"");
   }
   Trace trace;
   trace.view = *view == "sections" ? View::kSections : View::kDevice;
@@ -204,8 +204,8 @@ absl::StatusOr<Trace> ReadHeader(const Json& object) {
 // No exception, whatever the line holds.
 absl::StatusOr<Json> ReadObject(const std::string& line) {
   Json object = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (object.is_discarded()) return Wrong("is not JSON");
-  if (!object.is_object()) return Wrong("is not a JSON object");
+  if (object.is_discarded()) return Malformed("is not JSON");
+  if (!object.is_object()) return Malformed("is not a JSON object");
   return object;
 }
 
@@ -220,7 +220,7 @@ absl::StatusOr<Trace> ReadTrace(std::istream& in) {
   bool batch_open = false;
   std::string text;
   for (size_t line = 1; std::getline(in, text); ++line) {
-    if (text.size() > kMaxLine) return AtLine(line, Wrong("is too long for a trace"));
+    if (text.size() > kMaxLine) return AtLine(line, Malformed("is too long for a trace"));
     if (text.empty() && trace.has_value()) continue;
     absl::StatusOr<Json> object = ReadObject(text);
     if (!object.ok()) return AtLine(line, object.status());
@@ -239,8 +239,8 @@ absl::StatusOr<Trace> ReadTrace(std::istream& in) {
     }
     trace->events.push_back(*std::move(event));
   }
-  if (in.bad()) return Wrong("cannot be read");
-  if (!trace.has_value()) return Wrong("line 1: the file is empty");
+  if (in.bad()) return Malformed("cannot be read");
+  if (!trace.has_value()) return Malformed("line 1: the file is empty");
   return *std::move(trace);
 }
 

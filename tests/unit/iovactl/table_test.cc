@@ -5,13 +5,13 @@
 namespace iovad::ctl {
 namespace {
 
-const Palette kPlain(false);
+const Palette kPlainTable(false);
 
 TEST(Table, AlignsColumns) {
   Table table({{"ID", Align::kRight}, {"NAME"}, {"SIZE", Align::kRight}});
   table.AddRow({"7", "a", "1"});
   table.AddRow({"123", "longer", "22"});
-  EXPECT_EQ(table.Text(kPlain),
+  EXPECT_EQ(table.Text(kPlainTable),
             " ID  NAME    SIZE\n"
             "  7  a          1\n"
             "123  longer    22\n");
@@ -20,31 +20,31 @@ TEST(Table, AlignsColumns) {
 TEST(Table, LeavesOutColumnsWithoutContent) {
   Table table({{"ID"}, {"LABEL"}, {"KIND"}});
   table.AddRow({"7", "", "guest"});
-  EXPECT_EQ(table.Text(kPlain), "ID  KIND\n7   guest\n");
+  EXPECT_EQ(table.Text(kPlainTable), "ID  KIND\n7   guest\n");
 }
 
 TEST(Table, ShowsAllTitlesWhenThereAreNoRows) {
-  EXPECT_EQ(Table({{"ID"}, {"LABEL"}}).Text(kPlain), "ID  LABEL\n");
+  EXPECT_EQ(Table({{"ID"}, {"LABEL"}}).Text(kPlainTable), "ID  LABEL\n");
 }
 
 TEST(Table, FillsMissingCellsAndEndsLinesWithoutBlanks) {
   Table table({{"A"}, {"B"}});
   table.AddRow({"x"});
   table.AddRow({"y", "z"});
-  EXPECT_EQ(table.Text(kPlain), "A  B\nx\ny  z\n");
+  EXPECT_EQ(table.Text(kPlainTable), "A  B\nx\ny  z\n");
 }
 
 TEST(Table, CountsCharactersNotBytes) {
   Table table({{"A"}, {"B"}});
   table.AddRow({"\xc3\xbc\xc3\xbc", "1"});  // two characters, four bytes
   table.AddRow({"ab", "2"});
-  EXPECT_EQ(table.Text(kPlain), "A   B\n\xc3\xbc\xc3\xbc  1\nab  2\n");
+  EXPECT_EQ(table.Text(kPlainTable), "A   B\n\xc3\xbc\xc3\xbc  1\nab  2\n");
 }
 
 TEST(Table, PrintsNoControlCharacters) {
   Table table({{"A"}});
   table.AddRow({"x\ny\x1b[0m"});
-  EXPECT_EQ(table.Text(kPlain), "A\nx\\x0ay\\x1b[0m\n");
+  EXPECT_EQ(table.Text(kPlainTable), "A\nx\\x0ay\\x1b[0m\n");
 }
 
 TEST(Table, ColoursTheTitlesOnlyWhenAsked) {
@@ -58,7 +58,7 @@ TEST(FieldList, AlignsValuesAndLeavesOutEmptyOnes) {
   fields.Add("Name", "vm1");
   fields.Add("Path", "");
   fields.Add("Revision", "4");
-  EXPECT_EQ(fields.Text(kPlain), "Name      vm1\nRevision  4\n");
+  EXPECT_EQ(fields.Text(kPlainTable), "Name      vm1\nRevision  4\n");
 }
 
 }  // namespace

@@ -22,17 +22,11 @@
 #include "core/fd_transfer.h"
 #include "gtest/gtest.h"
 #include "server/socket_path.h"
+#include "tests/unit/server/descriptors.h"
 #include "tests/unit/server/temporary_directory.h"
 
 namespace iovad {
 namespace {
-
-UniqueFd Memory() { return UniqueFd(memfd_create("test", MFD_CLOEXEC)); }
-
-size_t OpenDescriptors() {
-  const std::filesystem::directory_iterator all("/proc/self/fd");
-  return static_cast<size_t>(std::distance(begin(all), end(all)));
-}
 
 const FdRequest kDepositMemory = {
     .operation = FdOperation::kDeposit, .kind = FdKind::kMemory, .name = "ram"};

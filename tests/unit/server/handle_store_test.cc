@@ -17,13 +17,13 @@
 
 #include "core/error.h"
 #include "gtest/gtest.h"
+#include "tests/unit/server/descriptors.h"
 
 namespace iovad {
 namespace {
 
 using std::chrono::seconds;
 
-UniqueFd Memory() { return UniqueFd(memfd_create("test", MFD_CLOEXEC)); }
 UniqueFd Eventfd() { return UniqueFd(eventfd(0, EFD_CLOEXEC)); }
 UniqueFd Device() { return UniqueFd(open("/dev/null", O_RDWR | O_CLOEXEC)); }
 
@@ -31,11 +31,6 @@ ino_t Inode(int fd) {
   struct stat is = {};
   EXPECT_EQ(fstat(fd, &is), 0);
   return is.st_ino;
-}
-
-size_t OpenDescriptors() {
-  const std::filesystem::directory_iterator all("/proc/self/fd");
-  return static_cast<size_t>(std::distance(begin(all), end(all)));
 }
 
 class HandleStoreTest : public testing::Test {
