@@ -227,7 +227,7 @@ grpc::ServerUnaryReactor* AddressSpaceService::CreateSpace(grpc::CallbackServerC
         const absl::StatusOr<std::shared_ptr<Space>> made =
             registry.CreateSpace(std::move(options), std::move(identity), attach_to);
         if (!made.ok()) return end(made.status());
-        PointGroups(registry, req.space(), std::move(attach_to),
+        PointGroups(registry, req.space(), attach_to,
                     [&registry, exchange, end, space = *made](const absl::Status& pointed) {
                       if (pointed.ok()) {
                         space->Describe(*exchange->response.mutable_space());

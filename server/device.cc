@@ -16,6 +16,8 @@ void Device::Replace(Push push, Done done) {
   });
 }
 
+// Devices that do set them keep both.
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
 void Device::SetGroups(std::vector<GroupPlace> /*places*/, GroupsDone done) {
   done(PushOutcome(), {});
 }

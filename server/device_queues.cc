@@ -156,8 +156,9 @@ grpc::ServerUnaryReactor* DeviceService::ReadDeviceConfig(
   (*device)->Do([offset = request->offset(),
                  size = request->size()](VhostVdpa& vdpa) { return vdpa.ReadConfig(offset, size); },
                 [call, response](absl::StatusOr<std::string> data) {
-                  if (data.ok()) response->set_data(*std::move(data));
-                  call.Finish(data.status());
+                  const absl::Status read = data.status();
+                  if (read.ok()) response->set_data(*std::move(data));
+                  call.Finish(read);
                 });
   return call.reactor();
 }

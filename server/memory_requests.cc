@@ -162,8 +162,9 @@ absl::Status GetMemoryHandle(ServerContext& context, const Space& space,
   absl::StatusOr<std::string> handle = context.handles.Offer(
       FdKind::kMemory, absl::StrCat(space.prefix(), "memory ", memory->id.value()),
       std::move(copy));
-  if (handle.ok()) response.set_fd_handle(*std::move(handle));
-  return handle.status();
+  if (!handle.ok()) return handle.status();
+  response.set_fd_handle(*std::move(handle));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<RegisteredMemory> MakeMemory(MappedFiles& files, Space& space, uint64_t size,

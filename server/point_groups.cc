@@ -45,7 +45,7 @@ struct Pointing : std::enable_shared_from_this<Pointing> {
 }  // namespace
 
 void PointGroups(const Registry& registry, std::string space,
-                 std::vector<Registry::AttachTo> attach_to,
+                 const std::vector<Registry::AttachTo>& attach_to,
                  std::function<void(const absl::Status&)> done) {
   auto pointing = std::make_shared<Pointing>();
   pointing->space = std::move(space);

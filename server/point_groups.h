@@ -15,7 +15,7 @@ namespace iovad {
 // refuses, the others' are put back. `space` is for messages. `done` is called once, on
 // any thread, possibly before this returns.
 void PointGroups(const Registry& registry, std::string space,
-                 std::vector<Registry::AttachTo> attach_to,
+                 const std::vector<Registry::AttachTo>& attach_to,
                  std::function<void(const absl::Status&)> done);
 
 }  // namespace iovad

@@ -180,7 +180,7 @@ void RelayRunner::Tell(RelayEvent event) {
 
 absl::Status RelayRunner::Run() {
   while (true) {
-    const absl::Status why = Serve();
+    absl::Status why = Serve();
     bool stopped = false;
     {
       const MutexLock lock(mu_);

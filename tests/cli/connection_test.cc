@@ -46,6 +46,7 @@ class Daemon {
     std::vector<std::string> words = {program,       "--socket",    path,
                                       "--ephemeral", "--log-level", "warn"};
     std::vector<char*> arguments;
+    arguments.reserve(words.size() + 1);
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
     ASSERT_EQ(posix_spawn(&pid_, program.c_str(), nullptr, nullptr, arguments.data(), environ), 0);

@@ -118,7 +118,7 @@ TEST_F(AttachGroupsTest, ARefusedReplayPutsThemBack) {
   // Something to replay.
   class MapChange final : public PlannedChange {
    public:
-    explicit MapChange(MapSpec what) : what_(what) {}
+    explicit MapChange(MapSpec what) : what_(std::move(what)) {}
     absl::StatusOr<bool> Plan(AddressSpace& core) override {
       const auto mapped = core.Update({what_});
       if (!mapped.ok()) return mapped.status();

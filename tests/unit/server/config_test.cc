@@ -17,7 +17,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-absl::StatusOr<CommandLine> Parse(std::vector<std::string> flags) {
+absl::StatusOr<CommandLine> Parse(const std::vector<std::string>& flags) {
   std::vector<const char*> argv = {"iovad"};
   for (const std::string& flag : flags) argv.push_back(flag.c_str());
   return ParseCommandLine(static_cast<int>(argv.size()), argv.data());

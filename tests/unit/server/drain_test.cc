@@ -42,7 +42,7 @@ TEST(DrainGate, MovedPassLeavesOnce) {
   DrainGate gate;
   DrainGate::Pass first = gate.Enter();
   DrainGate::Pass second = std::move(first);
-  EXPECT_FALSE(first);
+  EXPECT_FALSE(first);  // NOLINT(bugprone-use-after-move): that is the point
   EXPECT_TRUE(second);
   EXPECT_EQ(gate.running(), 1u);
   second = gate.Enter();  // lets go of the one it had
@@ -136,6 +136,7 @@ TEST(DrainGate, NothingRunsAfterIdle) {
     std::atomic<int> running = 0;
     std::atomic<int> entered = 0;
     std::vector<std::thread> workers;
+    workers.reserve(3);
     for (int i = 0; i < 3; ++i) {
       workers.emplace_back([&] {
         while (DrainGate::Pass pass = gate.Enter()) {

@@ -138,6 +138,7 @@ TEST_F(HandleStoreTest, ExpiresExactly) {
 
 TEST_F(HandleStoreTest, BoundsEachUserAndAll) {
   std::vector<std::string> handles;
+  handles.reserve(4);
   for (int i = 0; i < 4; ++i) {
     handles.push_back(*store_.Deposit(1, FdKind::kEventfd, "", Eventfd()));
   }
@@ -212,6 +213,7 @@ TEST(HandleStoreThreadsTest, OneOfManyGetsIt) {
     const std::string handle = *store.Deposit(1, FdKind::kEventfd, "", Eventfd());
     std::atomic<int> got = 0;
     std::vector<std::thread> threads;
+    threads.reserve(4);
     for (int i = 0; i < 4; ++i) {
       threads.emplace_back([&] { got += store.Claim(handle, FdKind::kEventfd).ok() ? 1 : 0; });
     }

@@ -121,9 +121,6 @@ TEST_F(ListenerTest, ClosedConnectionMakesRoom) {
 
 TEST_F(ListenerTest, GoesOnAfterDescriptorsRanOut) {
   Listen(1000);
-  // The listener is at work before there are no descriptors left: to check an
-  // object's type for the first time, UBSan needs some.
-  EXPECT_FALSE(IsClosed(Connect(port_)));
   // All numbers up to the client's are taken, and none above may be: accept fails
   // with EMFILE.
   const UniqueFd low(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
