@@ -1,16 +1,10 @@
 #include "server/address_space_service.h"
 
-#include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/proto_buffer_reader.h>
-
-#include <bit>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "core/error.h"
-#include "core/name.h"
 #include "server/attachment_change.h"
 #include "server/call.h"
 #include "server/convert.h"
@@ -18,133 +12,13 @@
 #include "server/mapping_requests.h"
 #include "server/memory_requests.h"
 #include "server/point_groups.h"
+#include "server/raw_call.h"
+#include "server/space_options.h"
 #include "server/update_stream.h"
 #include "server/watch_reactor.h"
 
 namespace iovad {
 namespace {
-
-constexpr uint64_t kMinPageSize = 4096;
-constexpr size_t kMaxReserved = 1024;
-constexpr size_t kMaxLabels = 64;
-
-// A request and response that live as long as their call, for handlers that are
-// served as bytes.
-template <typename Request, typename Response>
-struct RawExchange {
-  Request request;
-  Response response;
-};
-
-// Parses the request, lets `serve(exchange, answer)` do the work, and sends the
-// response as bytes that depend on its content alone.
-template <typename Request, typename Response, typename F>
-grpc::ServerUnaryReactor* ServeRaw(ServerContext& context, grpc::CallbackServerContext* rpc,
-                                   const grpc::ByteBuffer* in, grpc::ByteBuffer* out, F serve) {
-  const Call call(rpc, context.gate, Role::kOperator);
-  if (!call.status().ok()) {
-    call.Finish(call.status());
-    return call.reactor();
-  }
-  auto exchange = std::make_shared<RawExchange<Request, Response>>();
-  grpc::ByteBuffer bytes(*in);
-  grpc::ProtoBufferReader reader(&bytes);
-  if (!reader.status().ok() || !exchange->request.ParseFromZeroCopyStream(&reader)) {
-    // What gRPC itself answers to a message that it cannot parse.
-    call.Finish(absl::InternalError("the request is not a message of the right kind"));
-    return call.reactor();
-  }
-  serve(exchange, [call, exchange, out](const absl::Status& status) {
-    if (status.ok()) {
-      const grpc::Slice slice(StableBytes(exchange->response));
-      *out = grpc::ByteBuffer(&slice, 1);
-    }
-    call.Finish(status);
-  });
-  return call.reactor();
-}
-
-absl::Status CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
-                         const std::string& where) {
-  if (labels.size() > kMaxLabels) {
-    return MakeError({.reason = Reason::kInvalidLabel, .limit = kMaxLabels},
-                     absl::StrCat(where, "a space has at most ", kMaxLabels, " labels"));
-  }
-  for (const auto& [key, value] : labels) {
-    if (!key.empty() && IsValidLabel(key) && IsValidLabel(value)) continue;
-    return MakeError({.reason = Reason::kInvalidLabel},
-                     absl::StrCat(where,
-                                  "a label's key and value have at most 64 characters of "
-                                  "UTF-8 and no control characters"));
-  }
-  return absl::OkStatus();
-}
-
-// What a new space is to be like. MISSING_FIELD, EMPTY_RANGE, INVALID_VALUE,
-// INVALID_LABEL, HANDLE_NOT_FOUND.
-absl::Status ParseSpace(const v1::CreateSpaceRequest& request, const Limits& limits,
-                        SpaceOptions& options, Space::Identity& identity) {
-  const std::string where = absl::StrCat("space '", request.space().substr(0, 64), "': ");
-  const auto invalid = [&](const std::string& what, uint64_t limit) {
-    return MakeError({.reason = Reason::kInvalidValue, .limit = limit}, absl::StrCat(where, what));
-  };
-  options.name = request.space();
-  if (request.has_iova_range()) {
-    const absl::StatusOr<IovaRange> range = ParseRange<Iova>(request.iova_range(), where);
-    if (!range.ok()) return range.status();
-    options.range = *range;
-  }
-  if (request.has_reserved()) {
-    options.reserved.clear();
-    if (request.reserved().ranges_size() > static_cast<int>(kMaxReserved)) {
-      return invalid(absl::StrCat("at most ", kMaxReserved, " ranges can be reserved"),
-                     kMaxReserved);
-    }
-    for (const v1::Range& r : request.reserved().ranges()) {
-      const absl::StatusOr<IovaRange> range = ParseRange<Iova>(r, where);
-      if (!range.ok()) return range.status();
-      options.reserved.push_back(*range);
-    }
-  }
-  const absl::StatusOr<Placement> placement = ParsePlacement(request.placement(), where);
-  if (!placement.ok()) return placement.status();
-  options.placement = *placement;
-  if (request.iova_page_size() != 0) {
-    constexpr uint64_t kMaxPageSize = uint64_t{1} << 30;
-    options.page_size = request.iova_page_size();
-    if (!std::has_single_bit(options.page_size) || options.page_size < kMinPageSize ||
-        options.page_size > kMaxPageSize) {
-      return invalid(absl::StrCat("iova_page_size ", options.page_size,
-                                  " is not a power of two from 4096 to 2^30"),
-                     kMaxPageSize);
-    }
-  }
-  options.max_mappings = limits.max_mappings_per_space;
-  if (request.max_mappings() != 0) {
-    if (request.max_mappings() > limits.max_mappings_per_space) {
-      return invalid(absl::StrCat("max_mappings is at most ", limits.max_mappings_per_space,
-                                  " on this server"),
-                     limits.max_mappings_per_space);
-    }
-    options.max_mappings = request.max_mappings();
-  }
-  if (absl::Status s = CheckLabels(request.labels(), where); !s.ok()) return s;
-  identity.labels = {request.labels().begin(), request.labels().end()};
-  if (!v1::Lifetime_IsValid(request.lifetime())) {
-    return invalid("lifetime is none of PERMANENT, OWNER_PROCESS", 0);
-  }
-  if (request.lifetime() == v1::LIFETIME_OWNER_PROCESS && request.owner_handle().empty()) {
-    return MakeError({.reason = Reason::kMissingField},
-                     absl::StrCat(where, "lifetime OWNER_PROCESS needs an owner_handle"));
-  }
-  if (!request.owner_handle().empty()) {
-    return MakeError({.reason = Reason::kHandleNotFound},
-                     absl::StrCat(where, "there is no such owner_handle"));
-  }
-  identity.uid = RandomId();
-  identity.create_time = absl::Now();
-  return absl::OkStatus();
-}
 
 std::optional<Revision> Expected(const auto& request) {
   if (!request.has_expected_revision()) return std::nullopt;

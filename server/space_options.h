@@ -1,0 +1,20 @@
+// What a request to create a space asks for.
+#ifndef IOVAD_SERVER_SPACE_OPTIONS_H_
+#define IOVAD_SERVER_SPACE_OPTIONS_H_
+
+#include "absl/status/status.h"
+#include "core/address_space.h"
+#include "iovad/v1/address_space.pb.h"
+#include "server/config.h"
+#include "server/space.h"
+
+namespace iovad {
+
+// What the new space is to be like, checked, and a fresh uid and time of creation.
+// MISSING_FIELD, EMPTY_RANGE, INVALID_VALUE, INVALID_LABEL, HANDLE_NOT_FOUND.
+absl::Status ParseSpace(const v1::CreateSpaceRequest& request, const Limits& limits,
+                        SpaceOptions& options, Space::Identity& identity);
+
+}  // namespace iovad
+
+#endif  // IOVAD_SERVER_SPACE_OPTIONS_H_
