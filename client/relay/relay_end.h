@@ -43,6 +43,9 @@ class VhostRelayEnd final : public RelayEnd {
   int Clear(Asid asid) override { return port_.Clear(asid); }
   absl::Status failure() const override { return port_.failure(); }
 
+  // For its queues, which the owner alone may start. `info` and `port` are of it.
+  VhostVdpa& device() { return device_; }
+
  private:
   VhostVdpa device_;
   const ClientAddresses addresses_;
