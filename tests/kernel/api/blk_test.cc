@@ -1,17 +1,20 @@
-// I/O on a virtio-blk device that iovad owns: the ring placed by AllocSVQ, buffers by
-// Map, the queue started by StartDevice.
+// I/O on a virtio-blk device: the ring placed by AllocSVQ, buffers by Map.
 //
 // IOVAD_TEST_DEVICE has a data path. IOVAD_TEST_DISK, if set, is the file behind it:
-// sector n begins with the text "sector n ".
+// sector n begins with the text "sector n ". IOVAD_TEST_OWNER is "iovad", and the
+// queue is started by StartDevice; or "relay", and this process owns the device.
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tests/kernel/api/api_fixture.h"
 #include "tests/kernel/api/blk_driver.h"
+#include "tests/kernel/api/relay_owner.h"
 
 namespace iovad {
 namespace {
@@ -20,25 +23,36 @@ constexpr uint64_t kVersion1 = uint64_t{1} << 32;  // VIRTIO_F_VERSION_1
 constexpr uint32_t kSector = 512;
 constexpr uint16_t kEntries = 64;
 
-class DirectBlkTest : public ApiTest {
+class BlkTest : public ApiTest {
  protected:
   void SetUp() override {
     ApiTest::SetUp();
     if (HasFatalFailure()) return;
-    device_ = OpenDevice();
-    ASSERT_EQ(GetDevice(device_).virtio_device(), "block");
     v1::CreateSpaceRequest create;
     create.set_placement(v1::PLACEMENT_CONGRUENT);
     space_ = MakeSpace(create);
     Register(space_, memory_);
-    Attach(space_, device_);
+    if (Environment("IOVAD_TEST_OWNER") == "relay") {
+      device_ = "blk-relay";
+      relay_.emplace(Environment("IOVAD_SOCKET"), Environment("IOVAD_TEST_DEVICE"), device_,
+                     space_);
+      ASSERT_TRUE(relay_->WaitAttached());
+    } else {
+      device_ = OpenDevice();
+      Attach(space_, device_);
+    }
+    ASSERT_EQ(GetDevice(device_).virtio_device_id(), 2U);
     PlaceRing();
     if (!HasFatalFailure()) Start(0);
   }
   void TearDown() override {
-    v1::StopDeviceRequest stop;
-    stop.set_device(device_);
-    EXPECT_TRUE(iovad_->StopDevice(stop).ok());
+    if (driver_.has_value()) {
+      Stop();
+      EXPECT_EQ(GetDevice(device_).push_errors(), 0U);
+    }
+    if (relay_.has_value()) {
+      EXPECT_TRUE(relay_->End().ok());
+    }
     ApiTest::TearDown();
   }
 
@@ -53,6 +67,12 @@ class DirectBlkTest : public ApiTest {
     const absl::StatusOr<v1::AllocSVQResponse> answer = iovad_->AllocSVQ(request);
     ASSERT_TRUE(answer.ok()) << answer.status();
     svq_ = answer->svqs(0);
+    MakeDriver();
+  }
+  // A driver of an empty ring.
+  void MakeDriver() {
+    std::memset(memory_.at(kDriverArea), 0, kPage);
+    std::memset(memory_.at(kDeviceArea), 0, kPage);
     driver_.emplace(SplitRing{
         .size = kEntries,
         .desc = memory_.at<vring_desc>(kDriverArea),
@@ -60,6 +80,19 @@ class DirectBlkTest : public ApiTest {
         .used = memory_.at<vring_used>(kDeviceArea)});
   }
   void Start(uint32_t base) {
+    if (relay_.has_value()) {
+      const VringSetup ring = {.index = 0,
+                               .size = kEntries,
+                               .base = base,
+                               .desc = Iova(svq_.desc_iova()),
+                               .driver = Iova(svq_.driver_iova()),
+                               .device = Iova(svq_.device_iova()),
+                               .kick_fd = driver_->kick(),
+                               .call_fd = driver_->call()};
+      const absl::StatusOr<uint64_t> started = relay_->device().Start(kVersion1, {&ring, 1});
+      ASSERT_TRUE(started.ok()) << started.status();
+      return;
+    }
     v1::StartDeviceRequest request;
     request.set_device(device_);
     request.set_features(kVersion1);
@@ -74,6 +107,33 @@ class DirectBlkTest : public ApiTest {
     ring.set_enabled(true);
     const absl::StatusOr<v1::StartDeviceResponse> started = iovad_->StartDevice(request);
     ASSERT_TRUE(started.ok()) << started.status();
+  }
+
+  // Where the queue stood; nothing when it was stopped before.
+  std::optional<uint32_t> Stop() {
+    if (relay_.has_value()) {
+      const absl::StatusOr<std::vector<VringState>> stopped = relay_->device().Stop();
+      EXPECT_TRUE(stopped.ok()) << stopped.status();
+      if (!stopped.ok() || stopped->empty()) return std::nullopt;
+      return stopped->front().base;
+    }
+    v1::StopDeviceRequest request;
+    request.set_device(device_);
+    const v1::StopDeviceResponse stopped = Done(iovad_->StopDevice(request));
+    if (stopped.vrings().empty()) return std::nullopt;
+    return stopped.vrings(0).base();
+  }
+  // What a driver does after a request that went wrong.
+  void ResetAndStart() {
+    if (relay_.has_value()) {
+      ASSERT_TRUE(relay_->device().Reset().ok());
+    } else {
+      v1::ResetDeviceRequest reset;
+      reset.set_device(device_);
+      Done(iovad_->ResetDevice(reset));
+    }
+    MakeDriver();
+    Start(0);
   }
 
   // Where `offset` of the memory is for the device now; fails when it is not mapped.
@@ -115,16 +175,18 @@ class DirectBlkTest : public ApiTest {
   static constexpr uint64_t kDeviceArea = 0x30000;
   static constexpr uint64_t kOut = 0x40000;
   static constexpr uint64_t kIn = 0x60000;
+  static constexpr uint64_t kMoving = 0x90000;
   static constexpr uint64_t kSize = 0x100000;
 
   const GuestMemory memory_{kSize};
   std::string device_;
   std::string space_;
+  std::optional<RelayOwner> relay_;
   v1::Svq svq_;
   std::optional<BlkDriver> driver_;
 };
 
-TEST_F(DirectBlkTest, ReadsWritesAndReadsBack) {
+TEST_F(BlkTest, ReadsWritesAndReadsBack) {
   ASSERT_TRUE(Map(space_, memory_.hva(kHeader), 0x10000, kHeader).ok());
   ASSERT_TRUE(Map(space_, memory_.hva(kOut), 0x40000, kOut).ok());
   if (Disk()) {
@@ -147,18 +209,16 @@ TEST_F(DirectBlkTest, ReadsWritesAndReadsBack) {
   }
 }
 
-TEST_F(DirectBlkTest, MappingsComeAndGoWhileItRuns) {
+TEST_F(BlkTest, TheBufferMoves) {
   ASSERT_TRUE(Map(space_, memory_.hva(kHeader), 0x10000, kHeader).ok());
   ASSERT_TRUE(Map(space_, memory_.hva(kOut), 0x10000, kOut).ok());
   Fill(kOut, 8 * kSector, 11);
   ASSERT_EQ(Write(40, kOut, 8), VIRTIO_BLK_S_OK);
-  for (int round = 0; round < 20; ++round) {
-    // The buffer at a new place each time, beside mappings that come and go.
-    const uint64_t iova = 0x40000000 + static_cast<uint64_t>(round) * 0x100000;
+  for (uint64_t round = 0; round < 10; ++round) {
+    const uint64_t iova = 0x40000000 + round * 0x100000;
     const absl::StatusOr<v1::Mapping> buffer =
         Map(space_, memory_.hva(kIn), 0x10000, std::nullopt, iova);
     ASSERT_TRUE(buffer.ok()) << buffer.status();
-    ASSERT_TRUE(Map(space_, memory_.hva(0x80000), kPage, 0x1000000 + iova).ok());
     std::memset(memory_.at(kIn), 0, 8 * kSector);
     ASSERT_EQ(Request(VIRTIO_BLK_T_IN, 40, iova, 8), VIRTIO_BLK_S_OK) << "round " << round;
     EXPECT_EQ(std::memcmp(memory_.at(kOut), memory_.at(kIn), 8 * kSector), 0);
@@ -166,25 +226,128 @@ TEST_F(DirectBlkTest, MappingsComeAndGoWhileItRuns) {
   }
 }
 
-TEST_F(DirectBlkTest, StopTellsWhereItStandsAndItGoesOnThere) {
+// What a second client does to the space meanwhile: mappings come, move and go. With
+// `between`, only while it can be locked.
+class Neighbour {
+ public:
+  Neighbour(const std::string& socket, std::string space, uint64_t hva, Mutex* between)
+      : space_(std::move(space)), hva_(hva), between_(between == nullptr ? &own_ : between) {
+    auto iovad = client::Connection::Open(socket);
+    EXPECT_TRUE(iovad.ok()) << iovad.status();
+    iovad_ = *std::move(iovad);
+    thread_ = std::thread([this] { Run(); });
+  }
+  ~Neighbour() {
+    stop_ = true;
+    if (thread_.joinable()) thread_.join();
+  }
+  Neighbour(const Neighbour&) = delete;
+  Neighbour& operator=(const Neighbour&) = delete;
+
+  uint64_t rounds() const { return rounds_; }
+
+ private:
+  static constexpr uint64_t kIova = 0x8000000000;
+
+  void AddMap(v1::UpdateRequest& update, uint64_t iova) const {
+    v1::MappingSpec& map = *update.add_ops()->mutable_map();
+    map.set_hva(hva_);
+    map.set_size(4 * kPage);
+    map.set_access(v1::ACCESS_READ_WRITE);
+    map.set_gpa(iova);
+    map.set_iova(iova);
+  }
+  void Send(const v1::UpdateRequest& update) {
+    const MutexLock lock(*between_);
+    const absl::Status status = iovad_->Update(update).status();
+    EXPECT_TRUE(status.ok()) << status;
+  }
+  void Run() {
+    while (!stop_ && !testing::Test::HasFailure()) {
+      // The same memory at two addresses of four, then at the other two, then nowhere.
+      v1::UpdateRequest add;
+      v1::UpdateRequest move;
+      v1::UpdateRequest remove;
+      for (v1::UpdateRequest* request : {&add, &move, &remove}) request->set_space(space_);
+      for (const uint64_t place : {uint64_t{0}, uint64_t{1}}) {
+        AddMap(add, kIova + place * 0x100000);
+        move.add_ops()->mutable_unmap()->set_at_iova(kIova + place * 0x100000);
+      }
+      for (const uint64_t place : {uint64_t{2}, uint64_t{3}}) {
+        AddMap(move, kIova + place * 0x100000);
+        remove.add_ops()->mutable_unmap()->set_at_iova(kIova + place * 0x100000);
+      }
+      Send(add);
+      Send(move);
+      Send(remove);
+      ++rounds_;
+    }
+  }
+
+  std::unique_ptr<client::Connection> iovad_;
+  const std::string space_;
+  const uint64_t hva_;
+  Mutex own_;
+  Mutex* const between_;
+  std::atomic<bool> stop_ = false;
+  std::atomic<uint64_t> rounds_ = 0;
+  std::thread thread_;
+};
+
+TEST_F(BlkTest, MappingsComeMoveAndGoWhileItRuns) {
+  ASSERT_TRUE(Map(space_, memory_.hva(kHeader), 0x10000, kHeader).ok());
+  ASSERT_TRUE(Map(space_, memory_.hva(kOut), 0x40000, kOut).ok());
+  uint64_t requests = 0;
+  uint64_t rounds = 0;
+  // qemu-storage-daemon 7.2 unmaps all memory when its table changes, also what a
+  // request on its way points to, and dies of it. There, changes and requests alternate.
+  Mutex between;
+  Mutex unshared;
+  Mutex& request = Disk() ? between : unshared;
+  {
+    const Neighbour neighbour(Environment("IOVAD_SOCKET"), space_, memory_.hva(kMoving),
+                              Disk() ? &between : nullptr);
+    while (neighbour.rounds() < 25 || requests < 60) {
+      const int seed = static_cast<int>(requests);
+      Fill(kOut, 8 * kSector, seed);
+      {
+        const MutexLock lock(request);
+        ASSERT_EQ(Write(40, kOut, 8), VIRTIO_BLK_S_OK) << "after " << requests;
+      }
+      std::memset(memory_.at(kIn), 0, 8 * kSector);
+      {
+        const MutexLock lock(request);
+        ASSERT_EQ(Read(40, kIn, 8), VIRTIO_BLK_S_OK) << "after " << requests;
+      }
+      ASSERT_EQ(std::memcmp(memory_.at(kOut), memory_.at(kIn), 8 * kSector), 0);
+      if (HasFailure()) return;
+      requests += 2;
+    }
+    rounds = neighbour.rounds();
+  }
+  std::printf("%d requests during %d rounds of changes\n", static_cast<int>(requests),
+              static_cast<int>(rounds));
+  ExpectTable(space_, device_);
+}
+
+TEST_F(BlkTest, StopTellsWhereItStandsAndItGoesOnThere) {
   ASSERT_TRUE(Map(space_, memory_.hva(kHeader), 0x10000, kHeader).ok());
   ASSERT_TRUE(Map(space_, memory_.hva(kOut), 0x40000, kOut).ok());
   Fill(kOut, kSector, 5);
   ASSERT_EQ(Write(100, kOut, 1), VIRTIO_BLK_S_OK);
   for (int i = 0; i < 6; ++i) ASSERT_EQ(Read(100, kIn, 1), VIRTIO_BLK_S_OK);
-  v1::StopDeviceRequest stop;
-  stop.set_device(device_);
-  const v1::StopDeviceResponse stopped = Done(iovad_->StopDevice(stop));
-  ASSERT_EQ(stopped.vrings_size(), 1);
-  EXPECT_EQ(stopped.vrings(0).base(), driver_->position());
-  EXPECT_EQ(stopped.vrings(0).base(), 7U);
-  Start(stopped.vrings(0).base());
+  const std::optional<uint32_t> base = Stop();
+  ASSERT_TRUE(base.has_value());
+  EXPECT_EQ(*base, driver_->position());
+  EXPECT_EQ(*base, 7U);
+  EXPECT_FALSE(Stop().has_value()) << "stopped already";
+  Start(*base);
   std::memset(memory_.at(kIn), 0, kSector);
   ASSERT_EQ(Read(100, kIn, 1), VIRTIO_BLK_S_OK);
   EXPECT_EQ(std::memcmp(memory_.at(kOut), memory_.at(kIn), kSector), 0);
 }
 
-TEST_F(DirectBlkTest, AnUnmappedBufferIsNotReachedAndItRecovers) {
+TEST_F(BlkTest, AnUnmappedBufferIsNotReachedAndItRecovers) {
   ASSERT_TRUE(Map(space_, memory_.hva(kHeader), 0x10000, kHeader).ok());
   const absl::StatusOr<v1::Mapping> buffer = Map(space_, memory_.hva(kIn), 0x10000, kIn);
   ASSERT_TRUE(buffer.ok());
@@ -194,18 +357,8 @@ TEST_F(DirectBlkTest, AnUnmappedBufferIsNotReachedAndItRecovers) {
   std::memset(memory_.at(kIn), 0x5a, kSector);
   EXPECT_NE(Request(VIRTIO_BLK_T_IN, 1, gone, 1, absl::Seconds(2)), VIRTIO_BLK_S_OK);
   for (uint32_t i = 0; i < kSector; ++i) ASSERT_EQ(*memory_.at(kIn + i), 0x5a) << "byte " << i;
-  // A reset is what a driver does then.
-  v1::ResetDeviceRequest reset;
-  reset.set_device(device_);
-  Done(iovad_->ResetDevice(reset));
-  std::memset(memory_.at(kDriverArea), 0, 0x20000);
-  driver_.emplace(SplitRing{
-      .size = kEntries,
-      .desc = memory_.at<vring_desc>(kDriverArea),
-      .avail = memory_.at<vring_avail>(kDriverArea + (svq_.driver_iova() - svq_.desc_iova())),
-      .used = memory_.at<vring_used>(kDeviceArea)});
   ASSERT_TRUE(Map(space_, memory_.hva(kIn), 0x10000, kIn).ok());
-  Start(0);
+  ResetAndStart();
   EXPECT_EQ(Read(1, kIn, 1), VIRTIO_BLK_S_OK);
 }
 

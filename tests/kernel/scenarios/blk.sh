@@ -1,13 +1,16 @@
 # shellcheck shell=dash source=tests/kernel/guest/lib.sh
-# Real I/O on virtio-blk devices that iovad owns.
+# Real I/O on virtio-blk devices, owned by iovad and by the test driver as a relay.
 . /lib/lib.sh
 
 failures=0
 on_device() {
-  local what=$1 device=$2
+  local what=$1 device=$2 owner
   shift 2
-  heading "direct_blk_test on $what ($device)"
-  env IOVAD_TEST_DEVICE="$device" "$@" direct_blk_test --gtest_brief=1 || failures=$((failures + 1))
+  for owner in iovad relay; do
+    heading "blk_test on $what ($device), owned by $owner"
+    env IOVAD_TEST_DEVICE="$device" IOVAD_TEST_OWNER="$owner" "$@" blk_test --gtest_brief=1 ||
+      failures=$((failures + 1))
+  done
 }
 
 start_iovad --log-level info
