@@ -1,10 +1,9 @@
 #include "tests/kernel/api/relay_owner.h"
 
-#include <linux/vhost.h>
-#include <linux/vhost_types.h>
-
 #include <chrono>
 #include <utility>
+
+#include "core/vhost_uapi.h"
 
 namespace iovad {
 
