@@ -76,14 +76,16 @@ echo "${@@Q}" >"$root/payload/.command"
 rm -rf "$root"
 
 # Emulated, not KVM: nested virtualization is not everywhere, and where it is
-# may emulate too little of the processor. What fails in the guest's kernel is
-# to end the guest rather than to go unseen. The output goes through a pipe,
+# may emulate too little of the processor. On a busy machine the kernel would find
+# the emulated TSC unstable and patch its own code while another processor runs it,
+# which TCG does not always survive: it is told to trust it. What fails in the guest's
+# kernel is to end the guest rather than to go unseen. The output goes through a pipe,
 # as QEMU opens /dev/stdout for itself and would write over a plain file.
 status=0
 timeout --kill-after=5 $((timeout + 30)) qemu-system-x86_64 \
   -accel tcg,thread=multi -machine q35 -cpu Nehalem -smp "$cpus" -m "$memory" \
   -kernel "$base/linux/vmlinuz" -initrd "$scratch/initrd" \
-  -append "console=ttyS0 quiet panic=-1 oops=panic reboot=t mitigations=off $append" \
+  -append "console=ttyS0 quiet panic=-1 oops=panic reboot=t mitigations=off tsc=reliable $append" \
   -no-reboot -nodefaults -display none -monitor none -serial "file:$scratch/console.txt" \
   -device virtio-serial-pci \
   -chardev file,id=output,path=/dev/stdout,append=on \
