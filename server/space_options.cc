@@ -7,8 +7,8 @@
 #include "core/error.h"
 #include "core/name.h"
 #include "core/page.h"
-#include "server/call.h"
 #include "server/convert.h"
+#include "server/registry.h"
 
 namespace iovad {
 namespace {
