@@ -15,7 +15,10 @@ foreach(library IN ITEMS proto core client relay c)
           ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
           LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endforeach()
-install(TARGETS iovad iovactl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS iovad RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+if(TARGET iovactl)
+  install(TARGETS iovactl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endif()
 
 # Of the client, the library's headers; those of iovactl lie in folders of their
 # own.
