@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/unit/core/random_ops.h"
+#include "tests/unit/core/ranges.h"
 
 namespace iovad {
 namespace {
@@ -15,10 +16,7 @@ namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-constexpr uint64_t kPage = 4096;
-
-HvaRange R(uint64_t first, uint64_t last) { return HvaRange(Hva(first), Hva(last)); }
-HvaRange Point(uint64_t address) { return R(address, address); }
+HvaRange Point(uint64_t address) { return Hvas(address, address); }
 
 std::vector<uint32_t> Over(const HvaIndex& index, HvaRange range) {
   std::vector<uint32_t> slots;
@@ -45,20 +43,20 @@ TEST(HvaIndexTest, FindsWhateverOverlaps) {
   };
   constexpr uint64_t kMax = kMaxAddress;
   const Case kCases[] = {
-      {"identical", R(0x2000, 0x2fff), R(0x2000, 0x2fff), true},
-      {"query inside", R(0x2000, 0x4fff), R(0x3000, 0x3000), true},
-      {"query around", R(0x2000, 0x2fff), R(0x1000, 0x8fff), true},
-      {"crossing the start", R(0x2000, 0x2fff), R(0x1000, 0x2000), true},
-      {"crossing the end", R(0x2000, 0x2fff), R(0x2fff, 0x3fff), true},
-      {"adjacent below", R(0x2000, 0x2fff), R(0x1000, 0x1fff), false},
-      {"adjacent above", R(0x2000, 0x2fff), R(0x3000, 0x3fff), false},
-      {"first byte of all", R(0, 0), Point(0), true},
-      {"behind the first byte", R(0, 0), Point(1), false},
-      {"last byte of all", R(kMax, kMax), Point(kMax), true},
-      {"before the last byte", R(kMax, kMax), Point(kMax - 1), false},
+      {"identical", Hvas(0x2000, 0x2fff), Hvas(0x2000, 0x2fff), true},
+      {"query inside", Hvas(0x2000, 0x4fff), Hvas(0x3000, 0x3000), true},
+      {"query around", Hvas(0x2000, 0x2fff), Hvas(0x1000, 0x8fff), true},
+      {"crossing the start", Hvas(0x2000, 0x2fff), Hvas(0x1000, 0x2000), true},
+      {"crossing the end", Hvas(0x2000, 0x2fff), Hvas(0x2fff, 0x3fff), true},
+      {"adjacent below", Hvas(0x2000, 0x2fff), Hvas(0x1000, 0x1fff), false},
+      {"adjacent above", Hvas(0x2000, 0x2fff), Hvas(0x3000, 0x3fff), false},
+      {"first byte of all", Hvas(0, 0), Point(0), true},
+      {"behind the first byte", Hvas(0, 0), Point(1), false},
+      {"last byte of all", Hvas(kMax, kMax), Point(kMax), true},
+      {"before the last byte", Hvas(kMax, kMax), Point(kMax - 1), false},
       {"whole, first", HvaRange::Whole(), Point(0), true},
       {"whole, last", HvaRange::Whole(), Point(kMax), true},
-      {"page at the top", R(kMax - 0xfff, kMax), R(0, kMax), true},
+      {"page at the top", Hvas(kMax - 0xfff, kMax), Hvas(0, kMax), true},
   };
   for (const Case& c : kCases) {
     SCOPED_TRACE(c.name);
@@ -72,18 +70,18 @@ TEST(HvaIndexTest, FindsWhateverOverlaps) {
 
 TEST(HvaIndexTest, AnswersByFirstAddressThenSlot) {
   HvaIndex index;
-  index.Insert(R(0x3000, 0x3fff), 1);
-  index.Insert(R(0x1000, 0x9fff), 9);
-  index.Insert(R(0x1000, 0x9fff), 2);
-  index.Insert(R(0x1000, 0x4fff), 4);
+  index.Insert(Hvas(0x3000, 0x3fff), 1);
+  index.Insert(Hvas(0x1000, 0x9fff), 9);
+  index.Insert(Hvas(0x1000, 0x9fff), 2);
+  index.Insert(Hvas(0x1000, 0x4fff), 4);
   EXPECT_THAT(Over(index, Point(0x3800)), ElementsAre(2, 4, 9, 1));
-  index.Erase(R(0x1000, 0x4fff), 4);
+  index.Erase(Hvas(0x1000, 0x4fff), 4);
   EXPECT_THAT(Over(index, Point(0x3800)), ElementsAre(2, 9, 1));
 }
 
 TEST(HvaIndexTest, StopsWhenTold) {
   HvaIndex index;
-  for (uint32_t i = 0; i < 1000; ++i) index.Insert(R(0, 0xfff), i);
+  for (uint32_t i = 0; i < 1000; ++i) index.Insert(Hvas(0, 0xfff), i);
   int calls = 0;
   btree::SearchCost cost;
   index.ForEachOverlapping(
@@ -95,7 +93,7 @@ TEST(HvaIndexTest, StopsWhenTold) {
 TEST(HvaIndexTest, IdenticalAliasesComeAndGoOneByOne) {
   constexpr uint32_t kCount = 100'000;
   HvaIndex index;
-  const HvaRange range = R(0x7f0000000000, 0x7f0000000fff);
+  const HvaRange range = Hvas(0x7f0000000000, 0x7f0000000fff);
   for (uint32_t i = 0; i < kCount; ++i) index.Insert(range, i * 7919u % kCount);
   EXPECT_EQ(index.size(), kCount);
   // No more memory than for as many that are apart.
@@ -125,7 +123,7 @@ TEST(HvaIndexTest, NestedAliasesCostWhatTheyAnswer) {
   HvaIndex index;
   // An onion: entry i reaches i pages to either side of the middle.
   for (uint32_t i = 0; i < kCount; ++i) {
-    index.Insert(R(kMiddle - i * kPage, kMiddle + i * kPage + kPage - 1), i);
+    index.Insert(Hvas(kMiddle - i * kPage, kMiddle + i * kPage + kPage - 1), i);
   }
   for (const uint32_t layers : {0u, 1u, 10u, 1'000u, 50'000u, kCount}) {
     const HvaRange point = Point(kMiddle + (kCount - layers) * kPage);
@@ -142,9 +140,9 @@ TEST(HvaIndexTest, LongRangesBelowShortOnesCostNoScan) {
   constexpr uint32_t kCount = 100'000;
   HvaIndex index;
   for (uint32_t i = 0; i < kCount; ++i) {
-    index.Insert(R(i * kPage, i * kPage + kPage - 1), i);
+    index.Insert(Hvas(i * kPage, i * kPage + kPage - 1), i);
     // Every thousandth starts a range that reaches the end.
-    if (i % 1000 == 0) index.Insert(R(i * kPage, kCount * kPage), kCount + i);
+    if (i % 1000 == 0) index.Insert(Hvas(i * kPage, kCount * kPage), kCount + i);
   }
   for (uint32_t i = 1; i < kCount; i += 997) {
     btree::SearchCost cost;
@@ -172,7 +170,7 @@ TEST(HvaIndexTest, RandomOperationsAgainstAList) {
         const uint64_t last = std::min<uint64_t>(first + random.Below(longest), 999);
         const HvaRange range = random.OneIn(5) && !items.empty()
                                    ? items[random.Below(items.size())].range
-                                   : R(base + first, base + last);
+                                   : Hvas(base + first, base + last);
         items.push_back({range, next_slot++});
         index.Insert(items.back().range, items.back().slot);
       } else if (!items.empty()) {
@@ -184,7 +182,7 @@ TEST(HvaIndexTest, RandomOperationsAgainstAList) {
       if (i % 4 != 0) continue;
       const uint64_t first = random.Below(1000);
       const HvaRange query =
-          R(base + first, base + std::min<uint64_t>(first + random.Below(30), 999));
+          Hvas(base + first, base + std::min<uint64_t>(first + random.Below(30), 999));
       std::vector<Item> expected;
       for (const Item& item : items) {
         if (item.range.Overlaps(query)) expected.push_back(item);

@@ -12,14 +12,10 @@
 
 #include "core/range_allocator.h"
 #include "tests/unit/core/random_ops.h"
+#include "tests/unit/core/ranges.h"
 
 namespace iovad {
 namespace {
-
-constexpr uint64_t kPage = 4096;
-
-IovaRange Iovas(uint64_t first, uint64_t last) { return IovaRange(Iova(first), Iova(last)); }
-HvaRange Hvas(uint64_t first, uint64_t last) { return HvaRange(Hva(first), Hva(last)); }
 
 Mapping Make(uint64_t id, uint64_t iova, uint64_t size, std::optional<uint64_t> gpa, uint64_t hva,
              Access access = Access::kReadWrite) {
@@ -149,21 +145,24 @@ TEST(MappingTableTest, ChoosesTheLongestPermittedThenTheLowestIova) {
 
 TEST(MappingTableTest, HostMemoryIsFoundUnderManyGuestAliases) {
   MappingTable table;
-  constexpr uint64_t kAliases = 100'000;
-  for (uint64_t i = 0; i < kAliases; ++i) {
+  constexpr uint64_t kOverOneRange = 100'000;
+  for (uint64_t i = 0; i < kOverOneRange; ++i) {
     table.Insert(Make(i + 1, i * kPage, kPage, i * kPage, 0x500000));
   }
   EXPECT_EQ(table.FindHostByHva(Hvas(0x500000, 0x500fff)), nullptr);
-  const Mapping* host = table.Insert(Make(kAliases + 1, kAliases * kPage, kPage, {}, 0x500000));
+  const Mapping* host =
+      table.Insert(Make(kOverOneRange + 1, kOverOneRange * kPage, kPage, {}, 0x500000));
   EXPECT_EQ(table.FindHostByHva(Hvas(0x500fff, 0x600000)), host);
   EXPECT_EQ(table.FindHostByHva(Hvas(0x400000, 0x500000)), host);
   EXPECT_EQ(table.FindHostByHva(Hvas(0x501000, 0x600000)), nullptr);
   EXPECT_EQ(table.FindHostByHva(Hvas(0x400000, 0x4fffff)), nullptr);
-  EXPECT_EQ(table.FindBestByHva(Hvas(0x500000, 0x500000), std::nullopt).covering, kAliases + 1);
+  EXPECT_EQ(table.FindBestByHva(Hvas(0x500000, 0x500000), std::nullopt).covering,
+            kOverOneRange + 1);
   EXPECT_EQ(Ids([&](auto f) { table.ForEachHostHva(HvaRange::Whole(), f); }).size(), 1u);
   // Each alias goes alone.
-  for (uint64_t i = 0; i < kAliases; i += 2) table.Remove(MappingId(i + 1));
-  EXPECT_EQ(table.FindBestByHva(Hvas(0x500000, 0x500000), std::nullopt).covering, kAliases / 2 + 1);
+  for (uint64_t i = 0; i < kOverOneRange; i += 2) table.Remove(MappingId(i + 1));
+  EXPECT_EQ(table.FindBestByHva(Hvas(0x500000, 0x500000), std::nullopt).covering,
+            kOverOneRange / 2 + 1);
 }
 
 TEST(MappingTableTest, PointersStayGoodWhileTheTableGrows) {

@@ -10,13 +10,12 @@
 #include "core/error.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/unit/core/ranges.h"
 
 namespace iovad {
 namespace {
 
 using ::testing::HasSubstr;
-
-IovaRange Sized(uint64_t first, uint64_t size) { return *IovaRange::FromSize(Iova(first), size); }
 
 TEST(MemlockTest, StatusBytes) {
   constexpr char kStatus[] =
@@ -31,11 +30,11 @@ TEST(MemlockTest, StatusBytes) {
 }
 
 TEST(MemlockTest, PinnedBytesAreWholePages) {
-  EXPECT_EQ(PinnedBytes(Sized(0x1000, 0x1000)), 0x1000U);
-  EXPECT_EQ(PinnedBytes(Sized(0x1fff, 1)), 0x1000U);
-  EXPECT_EQ(PinnedBytes(Sized(0x1fff, 2)), 0x2000U);
-  EXPECT_EQ(PinnedBytes(Sized(0x1800, 0x1000)), 0x2000U);
-  EXPECT_EQ(PinnedBytes(Sized(0xfffffffffffff000, 0x1000)), 0x1000U);
+  EXPECT_EQ(PinnedBytes(SizedIovas(0x1000, 0x1000)), 0x1000U);
+  EXPECT_EQ(PinnedBytes(SizedIovas(0x1fff, 1)), 0x1000U);
+  EXPECT_EQ(PinnedBytes(SizedIovas(0x1fff, 2)), 0x2000U);
+  EXPECT_EQ(PinnedBytes(SizedIovas(0x1800, 0x1000)), 0x2000U);
+  EXPECT_EQ(PinnedBytes(SizedIovas(0xfffffffffffff000, 0x1000)), 0x1000U);
   EXPECT_EQ(PinnedBytes(IovaRange::Whole()), 0U) << "2^64";
 }
 

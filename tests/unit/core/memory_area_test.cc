@@ -11,20 +11,17 @@
 #include "core/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/unit/core/ranges.h"
 
 namespace iovad {
 namespace {
 
 using ::testing::HasSubstr;
 
-constexpr uint64_t kPage = 4096;
-
 // What mmap returned.
 void* Pointer(uint64_t address) {
   return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
 }
-
-HvaRange Sized(uint64_t first, uint64_t size) { return *HvaRange::FromSize(Hva(first), size); }
 
 TEST(MemoryAreaTest, Lines) {
   struct Case {
@@ -35,21 +32,21 @@ TEST(MemoryAreaTest, Lines) {
   const Case cases[] = {
       {"7f0000000000-7f0000001000 rw-s 00000000 00:01 1031                       /memfd:x "
        "(deleted)",
-       Sized(0x7f0000000000, kPage), true, true, true, true, false},
-      {"7f0000000000-7f0000001000 rw-p 00000000 00:00 0 ", Sized(0x7f0000000000, kPage), true, true,
-       false, false, false},
-      {"7f0000000000-7f0000001000 rw-p 00000000 00:00 0", Sized(0x7f0000000000, kPage), true, true,
-       false, false, false},
-      {"400000-401000 r-xp 00001000 fe:00 77 /usr/bin/a b", Sized(0x400000, kPage), true, false,
+       SizedHvas(0x7f0000000000, kPage), true, true, true, true, false},
+      {"7f0000000000-7f0000001000 rw-p 00000000 00:00 0 ", SizedHvas(0x7f0000000000, kPage), true,
+       true, false, false, false},
+      {"7f0000000000-7f0000001000 rw-p 00000000 00:00 0", SizedHvas(0x7f0000000000, kPage), true,
+       true, false, false, false},
+      {"400000-401000 r-xp 00001000 fe:00 77 /usr/bin/a b", SizedHvas(0x400000, kPage), true, false,
        false, true, false},
       {"7f0000000000-7f0000001000 ---s 00000000 00:01 12 /dev/zero (deleted)",
-       Sized(0x7f0000000000, kPage), false, false, true, true, false},
-      {"7f0000000000-7f0000001000 rw-s 00000000 00:05 4 /dev/null", Sized(0x7f0000000000, kPage),
-       true, true, true, true, true},
+       SizedHvas(0x7f0000000000, kPage), false, false, true, true, false},
+      {"7f0000000000-7f0000001000 rw-s 00000000 00:05 4 /dev/null",
+       SizedHvas(0x7f0000000000, kPage), true, true, true, true, true},
       {"7f0000000000-7f0000001000 rw-s 00000000 00:0e 9 anon_inode:[vfio-device]",
-       Sized(0x7f0000000000, kPage), true, true, true, true, true},
+       SizedHvas(0x7f0000000000, kPage), true, true, true, true, true},
       {"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]",
-       Sized(0xffffffffff600000, kPage), false, false, false, false, false},
+       SizedHvas(0xffffffffff600000, kPage), false, false, false, false, false},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.line);
@@ -167,10 +164,10 @@ class OwnMemoryTest : public ::testing::Test {
 TEST_F(OwnMemoryTest, IsToldApart) {
   const UniqueFd fd(memfd_create("memory", MFD_CLOEXEC));
   ASSERT_EQ(ftruncate(fd.get(), kSize), 0);
-  const HvaRange memfd = Sized(Map(MAP_SHARED, fd.get()), kSize);
-  const HvaRange shared = Sized(Map(MAP_SHARED | MAP_ANONYMOUS, -1), kSize);
-  const HvaRange file_private = Sized(Map(MAP_PRIVATE, fd.get()), kSize);
-  const HvaRange anonymous = Sized(Map(MAP_PRIVATE | MAP_ANONYMOUS, -1), kSize);
+  const HvaRange memfd = SizedHvas(Map(MAP_SHARED, fd.get()), kSize);
+  const HvaRange shared = SizedHvas(Map(MAP_SHARED | MAP_ANONYMOUS, -1), kSize);
+  const HvaRange file_private = SizedHvas(Map(MAP_PRIVATE, fd.get()), kSize);
+  const HvaRange anonymous = SizedHvas(Map(MAP_PRIVATE | MAP_ANONYMOUS, -1), kSize);
   EXPECT_TRUE(CheckShareable({memfd, shared}).ok()) << CheckShareable({memfd, shared});
   EXPECT_TRUE(CheckShareable({}).ok());
 
@@ -179,7 +176,7 @@ TEST_F(OwnMemoryTest, IsToldApart) {
     const char* text;
   };
   for (const Case& c : {Case{file_private, "private"}, Case{anonymous, "private"},
-                        Case{Sized(0, kPage), "not mapped"}}) {
+                        Case{SizedHvas(0, kPage), "not mapped"}}) {
     const absl::Status status = CheckShareable({memfd, shared, c.range});
     EXPECT_EQ(ReasonOf(status), Reason::kMemoryUnsuitable) << status;
     EXPECT_EQ(DetailOf(status)->op_index, 2U);
@@ -190,7 +187,7 @@ TEST_F(OwnMemoryTest, IsToldApart) {
   const absl::Status hole = CheckShareable({memfd});
   ASSERT_EQ(ReasonOf(hole), Reason::kMemoryUnsuitable) << hole;
   EXPECT_EQ(DetailOf(hole)->ranges.at(0),
-            AddressRange::Of(Sized(memfd.first().value() + kPage, kPage)));
+            AddressRange::Of(SizedHvas(memfd.first().value() + kPage, kPage)));
 }
 
 // What is asked for piece by piece is what the whole text says.
@@ -206,9 +203,10 @@ TEST_F(OwnMemoryTest, OverIsAPartOfTheWhole) {
 
   const UniqueFd maps(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
   for (const HvaRange range :
-       {Sized(base, kPage), Sized(base + 1, 2), Sized(base, kSize), Sized(base + kPage, kPage),
-        Sized(base + 2 * kPage, 2 * kPage), Sized(anonymous, kSize), Sized(zero, kSize),
-        Sized(0, kPage), Sized(0, base + 1), HvaRange(Hva(base), Hva(kMaxAddress)),
+       {SizedHvas(base, kPage), SizedHvas(base + 1, 2), SizedHvas(base, kSize),
+        SizedHvas(base + kPage, kPage), SizedHvas(base + 2 * kPage, 2 * kPage),
+        SizedHvas(anonymous, kSize), SizedHvas(zero, kSize), SizedHvas(0, kPage),
+        SizedHvas(0, base + 1), HvaRange(Hva(base), Hva(kMaxAddress)),
         HvaRange(Hva(kMaxAddress), Hva(kMaxAddress))}) {
     SCOPED_TRACE(testing::Message() << std::hex << range.first().value());
     const absl::StatusOr<MemoryAreas> part = MemoryAreas::Over(maps, range);
@@ -226,8 +224,9 @@ TEST_F(OwnMemoryTest, OverIsAPartOfTheWhole) {
     }
   }
   // No file to ask: all are read.
-  EXPECT_EQ(MemoryAreas::Over(UniqueFd(), Sized(base, kPage))->Look(Sized(base, kPage)).fault,
-            MemoryFault::kNone);
+  EXPECT_EQ(
+      MemoryAreas::Over(UniqueFd(), SizedHvas(base, kPage))->Look(SizedHvas(base, kPage)).fault,
+      MemoryFault::kNone);
 }
 
 }  // namespace

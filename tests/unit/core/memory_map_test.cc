@@ -14,12 +14,12 @@
 
 #include "core/address_space.h"
 #include "core/error.h"
+#include "tests/unit/core/ranges.h"
 #include "tests/unit/core/space_helpers.h"
 
 namespace iovad {
 namespace {
 
-constexpr uint64_t kPage = 4096;
 constexpr uint64_t kBytes = 16 * kPage;
 constexpr uint64_t kHva = 0x7f0000000000;
 
@@ -33,8 +33,6 @@ UniqueFd MakeMemfd(uint64_t bytes = kBytes, int seals = F_SEAL_SHRINK) {
 UniqueFd Again(const UniqueFd& fd, int flags) {
   return UniqueFd(open(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), flags | O_CLOEXEC));
 }
-
-HvaRange Hvas(uint64_t first, uint64_t bytes) { return *HvaRange::FromSize(Hva(first), bytes); }
 
 IotlbEntry Entry(uint64_t hva, uint64_t bytes, Access access = Access::kReadWrite) {
   return {.iova = *IovaRange::FromSize(Iova(0), bytes), .uaddr = Hva(hva), .access = access};
@@ -116,7 +114,7 @@ class MemoryMapTest : public testing::Test {
                         int flags = O_RDWR) {
     const UniqueFd fd = MakeMemfd(offset + bytes);
     return {.id = MemoryId(id),
-            .client = Hvas(hva, bytes),
+            .client = SizedHvas(hva, bytes),
             .offset = offset,
             .file = *files_.Map(Again(fd, flags), offset + bytes, "test")};
   }
@@ -148,17 +146,17 @@ TEST_F(MemoryMapTest, FindsWhatHoldsTheWholeRange) {
       {kHva + 5 * kBytes, 1, 0, 0},
   };
   for (const Case& c : cases) {
-    const RegisteredMemory* found = map.Find(Hvas(c.first, c.bytes));
-    const RegisteredMemory* overlapping = map.FindOverlapping(Hvas(c.first, c.bytes));
+    const RegisteredMemory* found = map.Find(SizedHvas(c.first, c.bytes));
+    const RegisteredMemory* overlapping = map.FindOverlapping(SizedHvas(c.first, c.bytes));
     EXPECT_EQ(found == nullptr ? 0 : found->id.value(), c.found) << c.first << " " << c.bytes;
     EXPECT_EQ(overlapping == nullptr ? 0 : overlapping->id.value(), c.overlapping)
         << c.first << " " << c.bytes;
   }
   EXPECT_TRUE(map.Remove(MemoryId(2)));
   EXPECT_FALSE(map.Remove(MemoryId(2)));
-  EXPECT_EQ(map.Find(Hvas(kHva + kBytes, 1)), nullptr);
+  EXPECT_EQ(map.Find(SizedHvas(kHva + kBytes, 1)), nullptr);
   EXPECT_EQ(map.FindById(MemoryId(2)), nullptr);
-  EXPECT_EQ(map.FindById(MemoryId(3))->client, Hvas(kHva + 4 * kBytes, kBytes));
+  EXPECT_EQ(map.FindById(MemoryId(3))->client, SizedHvas(kHva + 4 * kBytes, kBytes));
 }
 
 TEST_F(MemoryMapTest, ResolvesByOffset) {
@@ -186,8 +184,8 @@ TEST_F(MemoryMapTest, ASpaceNotesTheMemoryOfAMapping) {
   space.SetMemory(map);
   EXPECT_EQ(MustMap(space, GuestAt(0, kHva, kPage)).memory(), MemoryId(7));
   EXPECT_EQ(MustMap(space, GuestAt(kPage, kHva + kBytes, kPage)).memory(), MemoryId(0));
-  EXPECT_TRUE(space.IsMemoryInUse(Hvas(kHva, kPage)));
-  EXPECT_FALSE(space.IsMemoryInUse(Hvas(kHva + kPage, kBytes - kPage)));
+  EXPECT_TRUE(space.IsMemoryInUse(SizedHvas(kHva, kPage)));
+  EXPECT_FALSE(space.IsMemoryInUse(SizedHvas(kHva + kPage, kBytes - kPage)));
 }
 
 TEST_F(MemoryMapTest, ASpaceRefusesWhatItsDeviceCannotReach) {

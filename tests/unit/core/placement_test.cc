@@ -7,17 +7,14 @@
 #include <vector>
 
 #include "tests/unit/core/random_ops.h"
+#include "tests/unit/core/ranges.h"
 
 namespace iovad {
 namespace {
 
-constexpr uint64_t kPage = 4096;
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint64_t kGiB = uint64_t{1} << 30;
-constexpr uint64_t kTop = uint64_t{1} << 48;  // behind the default range
-
-IovaRange R(uint64_t first, uint64_t last) { return IovaRange(Iova(first), Iova(last)); }
-IovaRange Sized(uint64_t first, uint64_t size) { return *IovaRange::FromSize(Iova(first), size); }
+constexpr uint64_t kBehind = uint64_t{1} << 48;  // behind the default range
 
 PlacementRequest Guest(Placement policy, uint64_t size, uint64_t hva, uint64_t gpa) {
   return {.policy = policy, .size = size, .hva = Hva(hva), .gpa = Gpa(gpa)};
@@ -33,37 +30,40 @@ TEST(PlacementTest, FollowsTheTable) {
     PlacementRequest request;
     std::optional<IovaRange> expected;
   };
-  constexpr uint64_t kHva = 0x7f7903e03000;
+  constexpr uint64_t kMemory = 0x7f7903e03000;
   const Case kCases[] = {
-      {"congruent, below 2 MiB: the page", Guest(Placement::kCongruent, 2 * kMiB - kPage, kHva, 0),
-       Sized(kPage, 2 * kMiB - kPage)},
-      {"congruent, 2 MiB", Guest(Placement::kCongruent, 2 * kMiB, kHva, 0),
-       Sized(0x3000, 2 * kMiB)},
-      {"congruent, below 1 GiB", Guest(Placement::kCongruent, kGiB - kPage, kHva, 0),
-       Sized(0x3000, kGiB - kPage)},
-      {"congruent, 1 GiB", Guest(Placement::kCongruent, kGiB, kHva, 0), Sized(0x3e03000, kGiB)},
+      {"congruent, below 2 MiB: the page",
+       Guest(Placement::kCongruent, 2 * kMiB - kPage, kMemory, 0),
+       SizedIovas(kPage, 2 * kMiB - kPage)},
+      {"congruent, 2 MiB", Guest(Placement::kCongruent, 2 * kMiB, kMemory, 0),
+       SizedIovas(0x3000, 2 * kMiB)},
+      {"congruent, below 1 GiB", Guest(Placement::kCongruent, kGiB - kPage, kMemory, 0),
+       SizedIovas(0x3000, kGiB - kPage)},
+      {"congruent, 1 GiB", Guest(Placement::kCongruent, kGiB, kMemory, 0),
+       SizedIovas(0x3e03000, kGiB)},
       {"congruent, aligned HVA: not page 0", Guest(Placement::kCongruent, kGiB, 4 * kGiB, 0),
-       Sized(kGiB, kGiB)},
-      {"congruent, host-only", Host(Placement::kCongruent, 2 * kMiB - kPage, kHva),
-       Sized(kPage, 2 * kMiB - kPage)},
-      {"congruent, host-only, large", Host(Placement::kCongruent, 2 * kMiB, kHva),
-       Sized(kTop - 2 * kMiB, 2 * kMiB)},
-      {"identity", Guest(Placement::kIdentity, kGiB, kHva, 0x5000), Sized(0x5000, kGiB)},
-      {"identity at 0", Guest(Placement::kIdentity, kGiB, kHva, 0), Sized(0, kGiB)},
-      {"identity to the last address", Guest(Placement::kIdentity, kPage, kHva, kTop - kPage),
-       Sized(kTop - kPage, kPage)},
-      {"identity beyond the range", Guest(Placement::kIdentity, kPage, kHva, kTop), std::nullopt},
-      {"identity, host-only", Host(Placement::kIdentity, 3 * kPage, kHva),
-       Sized(kTop - 3 * kPage, 3 * kPage)},
-      {"first fit", Guest(Placement::kFirstFit, kGiB, kHva, 0x5000), Sized(kPage, kGiB)},
-      {"first fit, host-only", Host(Placement::kFirstFit, kGiB, kHva), Sized(kPage, kGiB)},
-      {"all but page 0", Guest(Placement::kFirstFit, kTop - kPage, kHva, 0),
-       Sized(kPage, kTop - kPage)},
-      {"more than all but page 0", Guest(Placement::kFirstFit, kTop, kHva, 0), std::nullopt},
+       SizedIovas(kGiB, kGiB)},
+      {"congruent, host-only", Host(Placement::kCongruent, 2 * kMiB - kPage, kMemory),
+       SizedIovas(kPage, 2 * kMiB - kPage)},
+      {"congruent, host-only, large", Host(Placement::kCongruent, 2 * kMiB, kMemory),
+       SizedIovas(kBehind - 2 * kMiB, 2 * kMiB)},
+      {"identity", Guest(Placement::kIdentity, kGiB, kMemory, 0x5000), SizedIovas(0x5000, kGiB)},
+      {"identity at 0", Guest(Placement::kIdentity, kGiB, kMemory, 0), SizedIovas(0, kGiB)},
+      {"identity to the last address", Guest(Placement::kIdentity, kPage, kMemory, kBehind - kPage),
+       SizedIovas(kBehind - kPage, kPage)},
+      {"identity beyond the range", Guest(Placement::kIdentity, kPage, kMemory, kBehind),
+       std::nullopt},
+      {"identity, host-only", Host(Placement::kIdentity, 3 * kPage, kMemory),
+       SizedIovas(kBehind - 3 * kPage, 3 * kPage)},
+      {"first fit", Guest(Placement::kFirstFit, kGiB, kMemory, 0x5000), SizedIovas(kPage, kGiB)},
+      {"first fit, host-only", Host(Placement::kFirstFit, kGiB, kMemory), SizedIovas(kPage, kGiB)},
+      {"all but page 0", Guest(Placement::kFirstFit, kBehind - kPage, kMemory, 0),
+       SizedIovas(kPage, kBehind - kPage)},
+      {"more than all but page 0", Guest(Placement::kFirstFit, kBehind, kMemory, 0), std::nullopt},
   };
   for (const Case& c : kCases) {
     SCOPED_TRACE(c.name);
-    const RangeAllocator allocator(R(0, kTop - 1));
+    const RangeAllocator allocator(Iovas(0, kBehind - 1));
     PlacementRequest request = c.request;
     request.within = allocator.bounds();
     EXPECT_EQ(Place(allocator, request), c.expected);
@@ -71,59 +71,60 @@ TEST(PlacementTest, FollowsTheTable) {
 }
 
 TEST(PlacementTest, IdentityIsRefusedWhereTaken) {
-  RangeAllocator allocator(R(0, kTop - 1));
-  ASSERT_TRUE(allocator.Take(Sized(0x5000, kPage)));
+  RangeAllocator allocator(Iovas(0, kBehind - 1));
+  ASSERT_TRUE(allocator.Take(SizedIovas(0x5000, kPage)));
   EXPECT_EQ(Place(allocator, Guest(Placement::kIdentity, 2 * kPage, 0, 0x4000)), std::nullopt);
-  EXPECT_EQ(Place(allocator, Guest(Placement::kIdentity, kPage, 0, 0x4000)), Sized(0x4000, kPage));
+  EXPECT_EQ(Place(allocator, Guest(Placement::kIdentity, kPage, 0, 0x4000)),
+            SizedIovas(0x4000, kPage));
   EXPECT_EQ(Place(allocator, Guest(Placement::kIdentity, kPage, 0, kMaxAddress - kPage + 1)),
             std::nullopt);
 }
 
 TEST(PlacementTest, NothingIsLeftBesidePageZero) {
-  RangeAllocator allocator(R(0, kTop - 1));
-  ASSERT_TRUE(allocator.Take(R(kPage, kTop - 1)));
+  RangeAllocator allocator(Iovas(0, kBehind - 1));
+  ASSERT_TRUE(allocator.Take(Iovas(kPage, kBehind - 1)));
   for (const Placement policy :
        {Placement::kCongruent, Placement::kIdentity, Placement::kFirstFit}) {
     EXPECT_EQ(Place(allocator, Host(policy, kPage, 0)), std::nullopt);
   }
   EXPECT_EQ(Place(allocator, Guest(Placement::kFirstFit, kPage, 0, 0)), std::nullopt);
   EXPECT_EQ(Place(allocator, Guest(Placement::kCongruent, kPage, 0, 0)), std::nullopt);
-  EXPECT_EQ(Place(allocator, Guest(Placement::kIdentity, kPage, 0, 0)), Sized(0, kPage));
+  EXPECT_EQ(Place(allocator, Guest(Placement::kIdentity, kPage, 0, 0)), SizedIovas(0, kPage));
 }
 
 TEST(PlacementTest, PageZeroIsAsLargeAsThePage) {
-  const RangeAllocator allocator(R(0, kTop - 1), 0x10000);
+  const RangeAllocator allocator(Iovas(0, kBehind - 1), 0x10000);
   PlacementRequest request = Host(Placement::kFirstFit, 0x10000, 0);
   request.page_size = 0x10000;
-  EXPECT_EQ(Place(allocator, request), Sized(0x10000, 0x10000));
+  EXPECT_EQ(Place(allocator, request), SizedIovas(0x10000, 0x10000));
 }
 
 TEST(PlacementTest, HugePagesAreOnlyAWish) {
   // Room for 1 GiB, but neither at the HVA's offset in 1 GiB nor in 2 MiB.
-  RangeAllocator allocator(R(0x1000, 0x1000 + kGiB - 1));
+  RangeAllocator allocator(Iovas(0x1000, 0x1000 + kGiB - 1));
   EXPECT_EQ(Place(allocator, Guest(Placement::kCongruent, kGiB, 0x7f0000003000, 0)),
-            Sized(0x1000, kGiB));
+            SizedIovas(0x1000, kGiB));
   // At its offset in 2 MiB.
-  RangeAllocator wider(R(0x1000, 0x1000 + kGiB + 2 * kMiB - 1));
+  RangeAllocator wider(Iovas(0x1000, 0x1000 + kGiB + 2 * kMiB - 1));
   EXPECT_EQ(Place(wider, Guest(Placement::kCongruent, kGiB, 0x7f0000003000 + 4 * kMiB, 0)),
-            Sized(0x3000, kGiB));
+            SizedIovas(0x3000, kGiB));
 }
 
 TEST(PlacementTest, PagesLargerThanAWishedModulusSkipIt) {
-  const RangeAllocator allocator(R(0, kTop - 1), 4 * kMiB);
+  const RangeAllocator allocator(Iovas(0, kBehind - 1), 4 * kMiB);
   PlacementRequest request = Guest(Placement::kCongruent, 8 * kMiB, 12 * kMiB, 0);
   request.page_size = 4 * kMiB;
-  EXPECT_EQ(Place(allocator, request), Sized(4 * kMiB, 8 * kMiB));
+  EXPECT_EQ(Place(allocator, request), SizedIovas(4 * kMiB, 8 * kMiB));
 }
 
 TEST(PlacementTest, StaysInsideTheWindow) {
-  RangeAllocator allocator(R(0, kTop - 1));
+  RangeAllocator allocator(Iovas(0, kBehind - 1));
   PlacementRequest request = Host(Placement::kIdentity, kPage, 0);
-  request.within = R(0x10000, 0x1ffff);
-  EXPECT_EQ(Place(allocator, request), Sized(0x1f000, kPage));
+  request.within = Iovas(0x10000, 0x1ffff);
+  EXPECT_EQ(Place(allocator, request), SizedIovas(0x1f000, kPage));
   request.policy = Placement::kFirstFit;
-  EXPECT_EQ(Place(allocator, request), Sized(0x10000, kPage));
-  request.within = R(0, 0xfff);
+  EXPECT_EQ(Place(allocator, request), SizedIovas(0x10000, kPage));
+  request.within = Iovas(0, 0xfff);
   EXPECT_EQ(Place(allocator, request), std::nullopt);
 }
 
@@ -132,7 +133,7 @@ TEST(PlacementTest, StaysInsideTheWindow) {
 TEST(PlacementTest, RandomFillUntilExhausted) {
   RandomSource random;
   for (uint64_t round = 0; round < ScaledOps(20); ++round) {
-    const IovaRange bounds = R(random.Below(3) * kPage, 64 * kMiB - 1);
+    const IovaRange bounds = Iovas(random.Below(3) * kPage, 64 * kMiB - 1);
     RangeAllocator allocator(bounds);
     std::vector<IovaRange> taken;
     for (int i = 0; i < 3000; ++i) {
@@ -146,7 +147,7 @@ TEST(PlacementTest, RandomFillUntilExhausted) {
       const bool identity = policy == Placement::kIdentity && request.gpa;
       if (!place) {
         if (!identity) {
-          const auto largest = allocator.LargestFree(R(kPage, kMaxAddress));
+          const auto largest = allocator.LargestFree(Iovas(kPage, kMaxAddress));
           ASSERT_TRUE(!largest || largest->size() < size);
         }
       } else {

@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "tests/unit/core/ranges.h"
+
 namespace iovad {
 namespace {
-
-constexpr uint64_t kPage = 4096;
 
 std::vector<SvqAreaKind> KindsOf(const std::vector<SvqArea>& areas) {
   std::vector<SvqAreaKind> kinds;
