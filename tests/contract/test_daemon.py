@@ -246,6 +246,20 @@ def test_a_request_that_takes_too_long_is_left(folder, connect):
     assert raised.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
+def test_the_second_sigterm_ends_it_at_once(folder, connect):
+    """Whoever does not want to wait for what is running asks twice; the status says that it was
+    not awaited."""
+    daemon = Daemon("--drain-timeout", "100", folder=folder).start()
+    client = connect(daemon)
+    running = in_flight(client, slow_space(client, 120))
+    daemon.terminate()
+    client.wait_until_draining()
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.wait() == 1, daemon.log()
+    with pytest.raises(grpc.RpcError):
+        running.result()
+
+
 # --- Under load ---
 
 
