@@ -18,6 +18,8 @@ namespace iovad {
 namespace {
 
 constexpr uint64_t kOps = 5;
+// Where nothing of the space is.
+constexpr uint64_t kStrangers = 1ULL << 40;
 
 class FaultsTest : public ApiTest {
  protected:
@@ -61,6 +63,32 @@ class FaultsTest : public ApiTest {
     }
     return request;
   }
+  // The owner's own entries, of which iovad does not know.
+  int AddStranger() {
+    const int error = relay_->device().Send(VHOST_IOTLB_UPDATE, Asid(0),
+                                            Iova(kStrangers + strangers_ * 2 * kPage), kPage,
+                                            Hva(stranger_.hva()), VHOST_ACCESS_RW);
+    if (error == 0) ++strangers_;
+    return error;
+  }
+  void DropStranger() {
+    --strangers_;
+    EXPECT_EQ(relay_->device().Send(VHOST_IOTLB_INVALIDATE, Asid(0),
+                                    Iova(kStrangers + strangers_ * 2 * kPage), kPage),
+              0);
+  }
+  void DropStrangers() {
+    EXPECT_EQ(relay_->device().Send(VHOST_IOTLB_INVALIDATE, Asid(0), Iova(kStrangers),
+                                    strangers_ * 2 * kPage),
+              0);
+    strangers_ = 0;
+  }
+  void FillUp() {
+    EXPECT_EQ(relay_->device().Send(VHOST_IOTLB_BATCH_BEGIN, Asid(0)), 0);
+    while (strangers_ < 4096 && AddStranger() == 0) continue;
+    EXPECT_EQ(relay_->device().Send(VHOST_IOTLB_BATCH_END, Asid(0)), 0);
+    EXPECT_EQ(strangers_ + kOps, 2048U);
+  }
   v1::Attachment Attachment() {
     v1::GetSpaceRequest request;
     request.set_space(space_);
@@ -88,6 +116,7 @@ class FaultsTest : public ApiTest {
   const GuestMemory memory_{64 * kPage};
   // Of nobody's space.
   const GuestMemory stranger_{kPage};
+  uint64_t strangers_ = 0;
   std::string space_;
   std::optional<RelayOwner> relay_;
 };
@@ -118,19 +147,8 @@ TEST_F(FaultsTest, SomethingIsInTheWayBehindIovadsBack) {
 }
 
 TEST_F(FaultsTest, TheTableIsFullAtEachPoint) {
-  // The owner's own entries take what iovad counts on. The two that the batch takes
-  // away make room for two.
-  uint64_t strangers = 0;
-  constexpr uint64_t kStrangers = 1ULL << 40;
-  const auto take = [&] {
-    return relay_->device().Send(VHOST_IOTLB_UPDATE, Asid(0),
-                                 Iova(kStrangers + strangers * 2 * kPage), kPage,
-                                 Hva(stranger_.hva()), VHOST_ACCESS_RW);
-  };
-  ASSERT_EQ(relay_->device().Send(VHOST_IOTLB_BATCH_BEGIN, Asid(0)), 0);
-  while (take() == 0 && strangers < 4096) ++strangers;
-  ASSERT_EQ(relay_->device().Send(VHOST_IOTLB_BATCH_END, Asid(0)), 0);
-  EXPECT_EQ(strangers + kOps, 2048U);
+  // The two mappings that the batch takes away make room for two.
+  FillUp();
   const auto before = Places(ListMappings(space_));
   for (uint64_t free = 0; free + 2 < kOps; ++free) {
     SCOPED_TRACE(testing::Message() << "with " << free << " more free");
@@ -143,16 +161,31 @@ TEST_F(FaultsTest, TheTableIsFullAtEachPoint) {
       EXPECT_EQ(vduse_->Dump().size(), 2048U - free);
     }
     if (HasFailure()) return;
-    --strangers;
-    ASSERT_EQ(relay_->device().Send(VHOST_IOTLB_INVALIDATE, Asid(0),
-                                    Iova(kStrangers + strangers * 2 * kPage), kPage),
-              0);
+    DropStranger();
   }
   Done(iovad_->Update(Replacement()));
-  EXPECT_NE(take(), 0) << "it is full to the last entry";
-  ASSERT_EQ(relay_->device().Send(VHOST_IOTLB_INVALIDATE, Asid(0), Iova(kStrangers),
-                                  strangers * 2 * kPage),
-            0);
+  EXPECT_NE(AddStranger(), 0) << "it is full to the last entry";
+  DropStrangers();
+  ExpectTable(space_, kName);
+  relay_->ExpectMapped(ListMappings(space_));
+}
+
+// Where addresses are the process's, the kernel then drops all that is mapped.
+TEST_F(FaultsTest, AFullTableAtIova0LosesNothing) {
+  const auto before = Places(ListMappings(space_));
+  FillUp();
+  const absl::Status refused = Map(space_, memory_.hva(), kPage, 0, 0).status();
+  EXPECT_THAT(ReasonOf(refused), testing::AnyOf(v1::REASON_DEVICE_ERROR, v1::REASON_ENTRY_BUDGET))
+      << refused;
+  EXPECT_EQ(Places(ListMappings(space_)), before);
+  EXPECT_EQ(Attachment().state(), v1::ATTACHMENT_STATE_LIVE);
+  if (vduse_.has_value()) {
+    EXPECT_EQ(vduse_->Dump().size(), kOps) << "the kernel dropped nothing";
+  }
+  DropStrangers();
+  ExpectTable(space_, kName);
+  relay_->ExpectMapped(ListMappings(space_));
+  ASSERT_TRUE(Map(space_, memory_.hva(), kPage, 0, 0).ok());
   ExpectTable(space_, kName);
   relay_->ExpectMapped(ListMappings(space_));
 }
