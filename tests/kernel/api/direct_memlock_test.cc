@@ -1,7 +1,10 @@
 // A device that pins memory, past the limit: the daemon's RLIMIT_MEMLOCK is 256 KiB.
 //
 // IOVAD_TEST_OTHER_DEVICE is a VDUSE device of vduse_device's, which pins nothing;
-// IOVAD_TEST_OTHER_VDUSE_SOCKET is where it can be asked.
+// IOVAD_TEST_OTHER_VDUSE_SOCKET is where it can be asked. IOVAD_TEST_IOVAD_PID is the
+// daemon's process.
+#include <sys/resource.h>
+
 #include "tests/kernel/api/api_fixture.h"
 
 namespace iovad {
@@ -68,6 +71,44 @@ TEST_F(DirectMemlockTest, AFailureAtIova0LosesNothing) {
   EXPECT_EQ(Estimate().pinned_bytes(), kLimit / 4);
   ASSERT_TRUE(Map(space_, memory_.hva(2 * kLimit), kLimit / 4, 0).ok());
   EXPECT_EQ(Estimate().pinned_bytes(), kLimit / 2);
+}
+
+TEST_F(DirectMemlockTest, WhatCannotBeTakenBackIsToldAndAResetMendsIt) {
+  Begin(v1::PLACEMENT_FIRST_FIT);
+  ASSERT_TRUE(Map(space_, memory_.hva(), kLimit / 4, 0).ok());
+  ASSERT_TRUE(Map(space_, memory_.hva(kLimit), kLimit / 4, 0x1000000).ok());
+  // Less than is pinned already: nothing that is unpinned can be pinned again.
+  const pid_t iovad = std::stoi(Environment("IOVAD_TEST_IOVAD_PID"));
+  const rlimit low = {kPage, kLimit};
+  ASSERT_EQ(prlimit(iovad, RLIMIT_MEMLOCK, &low, nullptr), 0);
+  v1::UpdateRequest update;
+  update.set_space(space_);
+  update.add_ops()->mutable_unmap()->set_at_gpa(0);
+  v1::MappingSpec& map = *update.add_ops()->mutable_map();
+  map.set_gpa(0x2000000);
+  map.set_hva(memory_.hva(2 * kLimit));
+  map.set_size(kPage);
+  map.set_access(v1::ACCESS_READ_WRITE);
+  const absl::Status refused = iovad_->Update(update).status();
+  EXPECT_EQ(ReasonOf(refused), v1::REASON_MEMLOCK_LIMIT) << refused;
+  EXPECT_EQ(ListMappings(space_).size(), 2U);
+  v1::GetSpaceRequest get;
+  get.set_space(space_);
+  const v1::Attachment failed = Done(iovad_->GetSpace(get)).space().attachments(0);
+  EXPECT_EQ(failed.state(), v1::ATTACHMENT_STATE_FAILED);
+  EXPECT_GE(failed.quarantined().ranges_size(), 1);
+  EXPECT_EQ(ReasonOf(Map(space_, memory_.hva(), kPage, 0x3000000).status()),
+            v1::REASON_ATTACHMENT_FAILED);
+
+  const rlimit before = {kLimit, kLimit};
+  ASSERT_EQ(prlimit(iovad, RLIMIT_MEMLOCK, &before, nullptr), 0);
+  v1::ResetDeviceRequest reset;
+  reset.set_device(device_);
+  Done(iovad_->ResetDevice(reset));
+  ExpectTable(space_, device_);
+  EXPECT_EQ(Estimate().pinned_bytes(), kLimit / 2);
+  ASSERT_TRUE(iovad_->Update(update).ok());
+  EXPECT_EQ(Estimate().pinned_bytes(), kLimit / 4 + kPage);
 }
 
 TEST_F(DirectMemlockTest, OneOfTwoDevicesFailsAndBothEndAsBefore) {
