@@ -1,7 +1,8 @@
 """Random requests against a plain model of a space: answers, refusals, look-ups, what the
 device holds and what a watcher is told.
 
-IOVAD_TEST_SEED repeats a run, IOVAD_TEST_OPS makes it longer.
+IOVAD_TEST_SEED repeats a run, IOVAD_TEST_OPS makes it longer: a factor, which may be
+a fraction.
 """
 
 import os
@@ -15,7 +16,7 @@ from stubs import address_space_pb2 as api
 from watching import Watcher
 
 SEED = int(os.environ.get("IOVAD_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
-ROUNDS = int(os.environ.get("IOVAD_TEST_OPS") or 400)
+ROUNDS = int(400 * float(os.environ.get("IOVAD_TEST_OPS") or 1))
 IOVA_PAGES, GPA_PAGES, HVA_PAGES = 96, 64, 40
 
 

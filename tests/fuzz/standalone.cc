@@ -1,6 +1,6 @@
 // Runs a fuzz target without libFuzzer: over the files that are named, and over
 // copies of them that were damaged at random. IOVAD_TEST_SEED repeats a run,
-// IOVAD_TEST_OPS says how many copies.
+// IOVAD_TEST_OPS makes it longer: a factor, which may be a fraction.
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -18,9 +18,15 @@ namespace {
 
 constexpr uint64_t kDefaultCopies = 2000;
 
-uint64_t Setting(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text != nullptr ? std::strtoull(text, nullptr, 0) : otherwise;
+uint64_t Seed() {
+  const char* text = std::getenv("IOVAD_TEST_SEED");
+  return text != nullptr ? std::strtoull(text, nullptr, 0) : std::random_device()();
+}
+
+uint64_t Copies() {
+  const char* text = std::getenv("IOVAD_TEST_OPS");
+  const double factor = text != nullptr ? std::strtod(text, nullptr) : 1.0;
+  return static_cast<uint64_t>(static_cast<double>(kDefaultCopies) * factor);
 }
 
 void Run(const std::string& input) {
@@ -61,8 +67,8 @@ int main(int argc, char** argv) {
     }
     seeds.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
   }
-  const uint64_t seed = Setting("IOVAD_TEST_SEED", std::random_device()());
-  const uint64_t copies = Setting("IOVAD_TEST_OPS", kDefaultCopies);
+  const uint64_t seed = Seed();
+  const uint64_t copies = Copies();
   std::printf("IOVAD_TEST_SEED=%llu\n", static_cast<unsigned long long>(seed));
   std::fflush(stdout);
   std::mt19937_64 random(seed);
