@@ -2,16 +2,25 @@
 //
 // Purpose. Guest memory may map the same HVA several times (aliases), nested,
 // identical or crossing. This index answers for a point or a range with every
-// entry over it. It is a B+ tree by (first address, slot) in which each inner
-// node knows the furthest end under each child. That needs no memory for the
-// overlaps themselves and finds one of 100,000 identical entries in O(log n).
+// entry over it.
+//
+// Nearly all entries meet no other, so there are two trees. `alone_` has entries
+// that meet none: a plain tree by first address, in which a point is answered by
+// the one entry before it. `crowded_` has the others: a tree by (first address,
+// slot) in which each inner node knows the furthest end under each child, which
+// needs no memory for the overlaps themselves and finds one of 100,000 identical
+// entries in O(log n). An entry moves to the crowd when another comes to meet it,
+// and stays there.
 //
 // Thread safety. Thread-compatible: const functions may run at the same time.
 //
 // Invariants.
 //  1. A (range, slot) is in the index at most once.
-//  2. A query visits at most height + 1 nodes, and as many again for each
+//  2. The range of an entry in `alone_` overlaps that of no other in the index.
+//  3. A query visits at most 2 (height + 1) nodes, and as many again for each
 //     answer; the height is at most 5 for a million entries.
+//  4. Insertion is O(log n), and as much again for each entry that it moves; an
+//     entry is moved at most once.
 //
 // Example:
 //   HvaIndex index;
@@ -21,6 +30,7 @@
 #ifndef IOVAD_CORE_HVA_INDEX_H_
 #define IOVAD_CORE_HVA_INDEX_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -32,7 +42,17 @@ namespace iovad {
 
 class HvaIndex {
  public:
-  struct OverlapPolicy {
+  struct AlonePolicy {
+    static constexpr int kLeafCapacity = 40;
+    static constexpr int kInnerKeys = 64;
+    static constexpr bool kSlots = true;
+    static constexpr bool kEnds = true;
+    static constexpr bool kDuplicates = false;
+    static constexpr bool kSummary = false;
+    static constexpr bool kRunning = false;
+    static uint64_t Summary(uint64_t, uint64_t) { return 0; }
+  };
+  struct CrowdedPolicy {
     static constexpr int kLeafCapacity = 40;
     static constexpr int kInnerKeys = 64;
     static constexpr bool kSlots = true;
@@ -42,30 +62,63 @@ class HvaIndex {
     static constexpr bool kRunning = true;
     static uint64_t Summary(uint64_t, uint64_t end) { return end; }
   };
-  using Tree = btree::BPlusTree<OverlapPolicy>;
-  using Path = Tree::Path;
+  using AloneTree = btree::BPlusTree<AlonePolicy>;
+  using CrowdedTree = btree::BPlusTree<CrowdedPolicy>;
+
+  // Where an entry is.
+  enum class Company : bool { kAlone, kCrowded };
 
   // See BPlusTree about the arena.
-  explicit HvaIndex(ChunkArena* arena = nullptr) : tree_(OverlapPolicy(), arena) {}
+  explicit HvaIndex(ChunkArena* arena = nullptr)
+      : alone_(AlonePolicy(), arena), crowded_(CrowdedPolicy(), arena) {}
 
-  // Requires that (range, slot) is not there yet.
-  void Insert(HvaRange range, uint32_t slot) {
-    tree_.Insert({range.first().value(), range.last().value(), slot});
-  }
-  // Requires that (range, slot) is there.
-  void Erase(HvaRange range, uint32_t slot) { tree_.Erase(range.first().value(), slot); }
+  // The way to an entry that is alone, or is to be inserted.
+  using Path = AloneTree::Path;
 
-  // The same in two steps: `Descend` starts to fetch what the second needs.
-  // Nothing else may change the index between the two.
-  void Descend(HvaRange range, uint32_t slot, Path& path) {
-    tree_.Descend(range.first().value(), slot, path);
+  // Starts to fetch what a change of an entry at `first` needs. Nothing else may
+  // change the index between this and the change.
+  void Descend(Hva first, Path& path) { alone_.Descend(first.value(), 0, path); }
+  // As that, for a change that comes later.
+  void Prefetch(Hva first, Company company) const {
+    if (company == Company::kAlone) {
+      alone_.LeafFor(first.value(), 0);
+    } else {
+      crowded_.LeafFor(first.value(), 0);
+    }
   }
-  void Insert(Path& path, HvaRange range, uint32_t slot) {
-    tree_.Insert(path, {range.first().value(), range.last().value(), slot});
+
+  // Requires that (range, slot) is not there yet, and `path` to be one to it.
+  // Calls `crowded(slot)` for each entry that is not alone any more; the new one
+  // is where the answer says.
+  template <typename F>
+  Company Insert(Path& path, HvaRange range, uint32_t slot, F&& crowded) {
+    const uint64_t first = range.first().value();
+    const uint64_t last = range.last().value();
+    alone_.Seek(path, first, 0);
+    if (!MeetsAlone(path, first, last) && !MeetsCrowd(range)) {
+      alone_.Insert(path, {first, last, slot});
+      return Company::kAlone;
+    }
+    for (AloneTree::Position at = FirstAlone(first, last); at.valid();
+         at = FirstAlone(first, last)) {
+      const btree::Entry moved = at.entry();
+      alone_.Erase(moved.key);
+      crowded_.Insert(moved);
+      crowded(moved.slot);
+    }
+    crowded_.Insert({first, last, slot});
+    return Company::kCrowded;
   }
-  void Erase(Path& path, HvaRange range, uint32_t slot) {
-    tree_.Erase(path, range.first().value(), slot);
+  Company Insert(HvaRange range, uint32_t slot) {
+    Path path;
+    Descend(range.first(), path);
+    return Insert(path, range, slot, [](uint32_t) {});
   }
+
+  // Requires that (range, slot) is there, alone, and `path` to be one to it.
+  void EraseAlone(Path& path, HvaRange range) { alone_.Erase(path, range.first().value(), 0); }
+  // Requires that it is there, crowded.
+  void EraseCrowded(HvaRange range, uint32_t slot) { crowded_.Erase(range.first().value(), slot); }
 
   // Calls `f(slot)` for each entry that overlaps `range`, by (first address,
   // slot), until it returns false.
@@ -77,50 +130,108 @@ class HvaIndex {
   // As above, with `f(slot, HvaRange)`.
   template <typename F>
   void ForEachOverlappingRange(HvaRange range, F&& f, btree::SearchCost* cost = nullptr) const {
-    tree_.VisitOverlapping(
-        range.first().value(), range.last().value(),
-        [&f](const btree::Entry& e) { return f(e.slot, HvaRange(Hva(e.key), Hva(e.end))); }, cost);
+    const uint64_t first = range.first().value();
+    const uint64_t last = range.last().value();
+    const auto call = [&f](const btree::Entry& e) {
+      return f(e.slot, HvaRange(Hva(e.key), Hva(e.end)));
+    };
+    AloneTree::Position at = FirstAlone(first, last);
+    if (cost != nullptr) cost->nodes += static_cast<uint64_t>(alone_.height()) + 1;
+    // Those alone that begin up to `until`; none begins where one of the crowd does.
+    const auto alone_up_to = [&](uint64_t until) {
+      for (; at.valid() && at.key() <= until; at = at.Next()) {
+        if (cost != nullptr) ++cost->answers;
+        if (!call(at.entry())) return false;
+      }
+      return true;
+    };
+    if (!crowded_.empty()) {
+      const bool go_on = crowded_.VisitOverlapping(
+          first, last,
+          [&](const btree::Entry& e) { return alone_up_to(std::min(e.key, last)) && call(e); },
+          cost);
+      if (!go_on) return;
+    }
+    alone_up_to(last);
   }
 
   // Looks up points side by side, at most `kGroup` of them. First the constructor
   // finds where each is answered and starts to fetch that; what `ForEach` of
   // point q calls is that of `ForEachOverlapping`.
-  static constexpr int kGroup = Tree::kGroup;
+  static constexpr int kGroup = AloneTree::kGroup;
   class PointGroup {
    public:
     template <typename HvaAt>
     PointGroup(const HvaIndex& index, int n, HvaAt at) : index_(index) {
-      index.tree_.OverlapLeavesFor(
+      index.alone_.LeavesFor(
           n, [&at](int q) { return at(q).value(); }, leaves_);
     }
     // `point` is the one that the group was made for as number q.
     template <typename F>
     void ForEach(int q, Hva point, F&& f) const {
-      if (leaves_[q] == nullptr) {
-        index_.ForEachOverlapping(HvaRange(point, point), f);
-        return;
+      const AloneTree::Position at = AloneTree::AtOrBefore(leaves_[q], point.value());
+      if (at.valid() && at.end() >= point.value()) {
+        f(at.slot());
+      } else {
+        index_.ForEachCrowded(point, f);
       }
-      Tree::VisitLeaf(*leaves_[q], point.value(), point.value(),
-                      [&f](const btree::Entry& e) { return f(e.slot); });
     }
 
    private:
     const HvaIndex& index_;
-    const Tree::LeafNode* leaves_[kGroup];
+    const AloneTree::LeafNode* leaves_[kGroup];
   };
 
-  // Starts to fetch what a change at `first` will most likely read.
-  void Prefetch(Hva first) const { tree_.LeafFor(first.value(), 0); }
-
-  size_t size() const { return tree_.size(); }
-  size_t memory_bytes() const { return sizeof(*this) + tree_.memory_bytes(); }
+  size_t size() const { return alone_.size() + crowded_.size(); }
+  size_t crowded() const { return crowded_.size(); }
+  size_t memory_bytes() const {
+    return sizeof(*this) + alone_.memory_bytes() + crowded_.memory_bytes();
+  }
 
  private:
-  template <typename>
-  friend class IndexChecker;
+  // Whether the neighbours of the path's index meet [first, last].
+  static bool MeetsAlone(const Path& path, uint64_t first, uint64_t last);
+  bool MeetsCrowd(HvaRange range) const;
+  // The first entry that is alone and overlaps [first, last].
+  AloneTree::Position FirstAlone(uint64_t first, uint64_t last) const;
 
-  Tree tree_;
+  template <typename F>
+  void ForEachCrowded(Hva point, F&& f) const {
+    if (crowded_.empty()) return;
+    crowded_.VisitOverlapping(point.value(), point.value(),
+                              [&f](const btree::Entry& e) { return f(e.slot); });
+  }
+
+  AloneTree alone_;
+  CrowdedTree crowded_;
 };
+
+inline bool HvaIndex::MeetsAlone(const Path& path, uint64_t first, uint64_t last) {
+  const AloneTree::LeafNode* leaf = path.leaf;
+  const AloneTree::LeafNode* before = path.index > 0 ? leaf : leaf->previous;
+  if (before != nullptr) {
+    const int i = path.index > 0 ? path.index - 1 : before->count - 1;
+    if (i >= 0 && before->ends.get(i) >= first) return true;
+  }
+  if (path.index < leaf->count) return leaf->keys[path.index] <= last;
+  return leaf->next != nullptr && leaf->next->keys[0] <= last;
+}
+
+inline bool HvaIndex::MeetsCrowd(HvaRange range) const {
+  if (crowded_.empty()) return false;
+  return !crowded_.VisitOverlapping(range.first().value(), range.last().value(),
+                                    [](const btree::Entry&) { return false; });
+}
+
+inline HvaIndex::AloneTree::Position HvaIndex::FirstAlone(uint64_t first, uint64_t last) const {
+  AloneTree::Position at = alone_.FindAtOrBefore(first);
+  if (!at.valid()) {
+    at = alone_.First();
+  } else if (at.end() < first) {
+    at = at.Next();
+  }
+  return at.valid() && at.key() <= last ? at : AloneTree::Position();
+}
 
 }  // namespace iovad
 

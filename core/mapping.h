@@ -2,7 +2,8 @@
 // reach it.
 //
 // Purpose. The record that every index of a space points at. It is immutable
-// once it is in a space: a change is a removal and a new mapping with a new id.
+// once it is in a space, but for `may_share_hva`: a change is a removal and a new
+// mapping with a new id.
 // It fills one cache line, so that a look-up pays for it once; what few mappings
 // have (a label, a shadow virtqueue, registered memory) lives in a shared note.
 //
@@ -112,10 +113,16 @@ class Mapping {
   uint64_t size() const { return last_offset_ + 1; }
   uint64_t last_offset() const { return last_offset_; }
 
+  // Whether other guest memory may be mapped over its HVAs. Only of what is in a
+  // table, which keeps it.
+  bool may_share_hva() const { return may_share_hva_; }
+
   SvqId svq() const { return note_ ? note_->svq : SvqId(0); }
   MemoryId memory() const { return note_ ? note_->memory : MemoryId(0); }
 
  private:
+  friend class MappingSlab;
+
   template <typename Address>
   Range<Address> Stretch(Address first) const {
     return Range<Address>(first, Address(first.value() + last_offset_));
@@ -130,6 +137,7 @@ class Mapping {
   NotePtr note_;
   Access access_ = Access::kReadWrite;
   MappingKind kind_ = MappingKind::kHost;
+  bool may_share_hva_ = false;
 };
 
 static_assert(sizeof(Mapping) == 64);

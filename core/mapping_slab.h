@@ -62,6 +62,8 @@ class MappingSlab {
     return removed;
   }
 
+  void SetMayShareHva(uint32_t slot, bool value) { Address(slot)->may_share_hva_ = value; }
+
   const Mapping& operator[](uint32_t slot) const { return *Address(slot); }
   void Prefetch(uint32_t slot) const { __builtin_prefetch(Address(slot)); }
 

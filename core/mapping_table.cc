@@ -72,13 +72,15 @@ const Mapping* MappingTable::Insert(Mapping mapping) {
   const uint64_t gpa = mapping.gpa().first().value();
   const Access access = mapping.access();
   by_gpa_.Descend(gpa, 0, paths.gpa);
+  guest_by_hva_.Descend(hva.first(), paths.guest_hva);
   const uint32_t slot = slab_.Add(std::move(mapping));
-  const uint32_t value = ValueOf(slot, access);
-  guest_by_hva_.Descend(hva, value, paths.guest_hva);
   by_id_.Insert(paths.id, {.key = id, .slot = slot});
   by_iova_.Insert(paths.iova, {.key = iova, .slot = slot});
   by_gpa_.Insert(paths.gpa, {.key = gpa, .slot = slot});
-  guest_by_hva_.Insert(paths.guest_hva, hva, value);
+  const HvaIndex::Company company = guest_by_hva_.Insert(
+      paths.guest_hva, hva, ValueOf(slot, access),
+      [this](uint32_t crowded) { slab_.SetMayShareHva(SlotOf(crowded), true); });
+  slab_.SetMayShareHva(slot, company == HvaIndex::Company::kCrowded);
   return &slab_[slot];
 }
 
@@ -105,19 +107,21 @@ Mapping MappingTable::Remove(const Mapping* mapping) {
     return slab_.Remove(slot);
   }
   const uint64_t gpa = mapping->gpa().first().value();
+  const bool alone = !mapping->may_share_hva();
   by_gpa_.Descend(gpa, 0, paths.gpa);
-  // Fetches the likely leaf, while the exact one needs the slot.
-  guest_by_hva_.Prefetch(hva.first());
+  if (alone) guest_by_hva_.Descend(hva.first(), paths.guest_hva);
   [[maybe_unused]] const bool found = by_iova_.Seek(paths.iova, iova, 0);
   assert(found);
   const uint32_t slot = paths.iova.leaf->slots.get(paths.iova.index);
   assert(&slab_[slot] == mapping);
-  const uint32_t value = ValueOf(slot, mapping->access());
   by_iova_.EraseAt(paths.iova);
   by_id_.Erase(paths.id, id, 0);
   by_gpa_.Erase(paths.gpa, gpa, 0);
-  guest_by_hva_.Descend(hva, value, paths.guest_hva);
-  guest_by_hva_.Erase(paths.guest_hva, hva, value);
+  if (alone) {
+    guest_by_hva_.EraseAlone(paths.guest_hva, hva);
+  } else {
+    guest_by_hva_.EraseCrowded(hva, ValueOf(slot, mapping->access()));
+  }
   return slab_.Remove(slot);
 }
 
@@ -272,23 +276,13 @@ void MappingTable::FindBestBatchByHva(std::span<const HvaRange> queries,
   }
 }
 
-void MappingTable::CountBatchByHva(std::span<const Hva> points, std::span<uint32_t> counts) const {
-  assert(points.size() == counts.size());
-  for (size_t start = 0; start < points.size(); start += kGroup) {
-    const size_t n = std::min<size_t>(kGroup, points.size() - start);
-    const HvaIndex::PointGroup guests(guest_by_hva_, static_cast<int>(n), [&](int q) {
-      return points[start + static_cast<size_t>(q)];
-    });
-    for (size_t q = 0; q < n; ++q) {
-      const Hva point = points[start + q];
-      uint32_t count = FindHostByHva(HvaRange(point, point)) != nullptr ? 1 : 0;
-      guests.ForEach(static_cast<int>(q), point, [&count](uint32_t) {
-        ++count;
-        return true;
-      });
-      counts[start + q] = count;
-    }
-  }
+uint32_t MappingTable::CountByHva(Hva point) const {
+  uint32_t count = FindHostByHva(HvaRange(point, point)) != nullptr ? 1 : 0;
+  guest_by_hva_.ForEachOverlapping(HvaRange(point, point), [&count](uint32_t) {
+    ++count;
+    return true;
+  });
+  return count;
 }
 
 void MappingTable::PrefetchChanges(std::span<const Mapping* const> mappings) const {
@@ -297,8 +291,11 @@ void MappingTable::PrefetchChanges(std::span<const Mapping* const> mappings) con
   for (size_t i = 0; i < n; ++i) {
     const Mapping& m = *mappings[i];
     by_id_.LeafFor(m.id().value(), 0);
-    changes[i] = {m.iova().first(), m.is_guest() ? std::optional(m.gpa().first()) : std::nullopt,
-                  m.hva().first()};
+    changes[i] = {
+        .iova = m.iova().first(),
+        .gpa = m.is_guest() ? std::optional(m.gpa().first()) : std::nullopt,
+        .hva = m.hva().first(),
+        .company = m.may_share_hva() ? HvaIndex::Company::kCrowded : HvaIndex::Company::kAlone};
   }
   PrefetchChanges(std::span<const Change>(changes, n));
 }
@@ -322,7 +319,7 @@ void MappingTable::PrefetchChanges(std::span<const Change> changes) const {
   by_gpa_.LeavesFor(guests, key_at, leaves);
   for (int q = 0; q < n; ++q) {
     const Change& change = changes[static_cast<size_t>(q)];
-    if (change.gpa) guest_by_hva_.Prefetch(change.hva);
+    if (change.gpa) guest_by_hva_.Prefetch(change.hva, change.company);
   }
 }
 

@@ -81,6 +81,13 @@ class MappingTable {
   // several, the one with the lowest IOVA. O(log n + mappings over that byte).
   HvaMatch FindBestByHva(HvaRange query, std::optional<Access> wanted) const;
 
+  // How many mappings lie over `point`, which is one of `mapping`'s. O(1) for
+  // nearly all guest memory: whose HVAs are nobody else's is known.
+  uint32_t CountOver(const Mapping& mapping, Hva point) const {
+    if (!mapping.is_guest() || mapping.may_share_hva()) return CountByHva(point);
+    return host_by_hva_.empty() || FindHostByHva(HvaRange(point, point)) == nullptr ? 1 : 2;
+  }
+
   // --- Several, in order ----------------------------------------------------
   // `f(const Mapping&)` is called until it returns false. It must not change
   // the table.
@@ -126,9 +133,6 @@ class MappingTable {
                           std::span<const std::optional<Access>> wanted,
                           std::span<HvaMatch> found) const;
 
-  // How many mappings lie over each point; looks at none of them.
-  void CountBatchByHva(std::span<const Hva> points, std::span<uint32_t> counts) const;
-
   // Calls `f(size_t query, const Mapping&)` for every mapping over each point;
   // the queries in order.
   template <typename F>
@@ -144,6 +148,7 @@ class MappingTable {
     Iova iova;
     std::optional<Gpa> gpa;
     Hva hva;
+    HvaIndex::Company company = HvaIndex::Company::kAlone;
   };
   void PrefetchChanges(std::span<const Change> changes) const;
 
@@ -168,6 +173,8 @@ class MappingTable {
   static Access AccessOf(uint32_t value) { return static_cast<Access>(value >> kAccessShift); }
 
   struct Paths;
+
+  uint32_t CountByHva(Hva point) const;
 
   // The mapping at `at` when its last address, by `last_of`, reaches `address`.
   template <typename LastOf>

@@ -124,27 +124,15 @@ std::vector<HvaMatch> AddressSpace::FirstMatches(absl::Span<const Query> queries
     }
   }
 
-  // Whom a look-up by GPA or IOVA found has aliases to be counted by HVA.
-  std::vector<Hva> points;
-  std::vector<HvaMatch*> counted;
-  points.reserve(queries.size());
-  counted.reserve(queries.size());
   for (size_t i = 0; i < queries.size(); ++i) {
     const Query& query = queries[i];
     if (matches[i].best == nullptr || std::holds_alternative<Hva>(query.address)) continue;
     const Mapping& m = *matches[i].best;
-    points.emplace_back(m.hva().first().value() + OffsetIn(m, query, AddressOf(query)));
-    counted.push_back(&matches[i]);
+    const Hva point(m.hva().first().value() + OffsetIn(m, query, AddressOf(query)));
+    matches[i].covering = ghosts_.has_value()
+                              ? FindBestByHva(HvaRange(point, point), std::nullopt).covering
+                              : table_.CountOver(m, point);
   }
-  std::vector<uint32_t> counts(points.size());
-  if (ghosts_.has_value()) {
-    for (size_t i = 0; i < points.size(); ++i) {
-      counts[i] = FindBestByHva(HvaRange(points[i], points[i]), std::nullopt).covering;
-    }
-  } else {
-    table_.CountBatchByHva(points, counts);
-  }
-  for (size_t i = 0; i < points.size(); ++i) counted[i]->covering = counts[i];
   return matches;
 }
 

@@ -27,6 +27,16 @@ std::vector<uint32_t> Over(const HvaIndex& index, HvaRange range) {
   return slots;
 }
 
+// Erases an entry wherever it is: where one in the crowd begins, none that is alone
+// does.
+void Erase(HvaIndex& index, HvaRange range, uint32_t slot) {
+  const size_t size = index.size();
+  HvaIndex::Path path;
+  index.Descend(range.first(), path);
+  index.EraseAlone(path, range);
+  if (index.size() == size) index.EraseCrowded(range, slot);
+}
+
 TEST(HvaIndexTest, EmptyIndexHasNothing) {
   HvaIndex index;
   EXPECT_THAT(Over(index, HvaRange::Whole()), IsEmpty());
@@ -63,7 +73,7 @@ TEST(HvaIndexTest, FindsWhateverOverlaps) {
     HvaIndex index;
     index.Insert(c.entry, 5);
     EXPECT_EQ(Over(index, c.query), c.found ? std::vector<uint32_t>{5} : std::vector<uint32_t>{});
-    index.Erase(c.entry, 5);
+    Erase(index, c.entry, 5);
     EXPECT_THAT(Over(index, c.query), IsEmpty());
   }
 }
@@ -75,7 +85,7 @@ TEST(HvaIndexTest, AnswersByFirstAddressThenSlot) {
   index.Insert(Hvas(0x1000, 0x9fff), 2);
   index.Insert(Hvas(0x1000, 0x4fff), 4);
   EXPECT_THAT(Over(index, Point(0x3800)), ElementsAre(2, 4, 9, 1));
-  index.Erase(Hvas(0x1000, 0x4fff), 4);
+  Erase(index, Hvas(0x1000, 0x4fff), 4);
   EXPECT_THAT(Over(index, Point(0x3800)), ElementsAre(2, 9, 1));
 }
 
@@ -88,6 +98,35 @@ TEST(HvaIndexTest, StopsWhenTold) {
       Point(0), [&](uint32_t) { return ++calls < 3; }, &cost);
   EXPECT_EQ(calls, 3);
   EXPECT_LE(cost.nodes, 5u);
+}
+
+TEST(HvaIndexTest, OnlyWhatMeetsAnotherGoesToTheCrowd) {
+  HvaIndex index;
+  std::vector<uint32_t> moved;
+  const auto insert = [&](HvaRange range, uint32_t slot) {
+    HvaIndex::Path path;
+    index.Descend(range.first(), path);
+    moved.clear();
+    return index.Insert(path, range, slot, [&](uint32_t s) { moved.push_back(s); });
+  };
+  using enum HvaIndex::Company;
+  EXPECT_EQ(insert(Hvas(0x1000, 0x1fff), 1), kAlone);
+  EXPECT_EQ(insert(Hvas(0x2000, 0x2fff), 2), kAlone);
+  EXPECT_EQ(insert(Hvas(0x4000, 0x5fff), 3), kAlone);
+  EXPECT_EQ(insert(Hvas(0x3000, 0x3fff), 4), kAlone);
+  EXPECT_THAT(moved, IsEmpty());
+  EXPECT_EQ(insert(Hvas(0x1800, 0x2800), 5), kCrowded);
+  EXPECT_THAT(moved, ElementsAre(1, 2));
+  EXPECT_EQ(insert(Hvas(0x5fff, 0x6fff), 6), kCrowded);
+  EXPECT_THAT(moved, ElementsAre(3));
+  EXPECT_EQ(insert(Hvas(0x2fff, 0x2fff), 7), kCrowded);
+  EXPECT_THAT(moved, IsEmpty());
+  EXPECT_EQ(index.crowded(), 6u);
+  EXPECT_THAT(Over(index, HvaRange::Whole()), ElementsAre(1, 5, 2, 7, 4, 3, 6));
+  EXPECT_THAT(Over(index, Hvas(0x2900, 0x4000)), ElementsAre(2, 7, 4, 3));
+  int calls = 0;
+  index.ForEachOverlapping(HvaRange::Whole(), [&](uint32_t) { return ++calls < 5; });
+  EXPECT_EQ(calls, 5);
 }
 
 TEST(HvaIndexTest, IdenticalAliasesComeAndGoOneByOne) {
@@ -112,7 +151,7 @@ TEST(HvaIndexTest, IdenticalAliasesComeAndGoOneByOne) {
   EXPECT_EQ(cost.answers, 0u);
   EXPECT_LE(cost.nodes, 5u);
 
-  for (uint32_t i = 0; i < kCount; i += 2) index.Erase(range, i);
+  for (uint32_t i = 0; i < kCount; i += 2) Erase(index, range, i);
   EXPECT_EQ(index.size(), kCount / 2);
   EXPECT_EQ(Over(index, Point(0x7f0000000000)).size(), kCount / 2);
 }
@@ -175,7 +214,7 @@ TEST(HvaIndexTest, RandomOperationsAgainstAList) {
         index.Insert(items.back().range, items.back().slot);
       } else if (!items.empty()) {
         std::swap(items[random.Below(items.size())], items.back());
-        index.Erase(items.back().range, items.back().slot);
+        Erase(index, items.back().range, items.back().slot);
         items.pop_back();
       }
       ASSERT_EQ(index.size(), items.size());
