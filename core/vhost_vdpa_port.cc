@@ -11,13 +11,12 @@
 #include "core/error.h"
 #include "core/format.h"
 #include "core/memlock.h"
+#include "core/page.h"
 #include "core/vduse.h"
 #include "core/vhost_names.h"
 
 namespace iovad {
 namespace {
-
-constexpr uint64_t kPageMask = 4095;
 
 // `iova.last_offset()` bytes and one from `local` on; nothing when that wraps.
 std::optional<HvaRange> LocalRange(Hva local, IovaRange iova) {
@@ -46,7 +45,7 @@ absl::Status NotRegistered(const VhostVdpa& device, const IotlbEntry& entry) {
 // IOVA to whole pages (drivers/vhost/vdpa.c, vhost_vdpa_pa_map), so that the two
 // have to agree.
 bool SamePageOffset(const IotlbEntry& entry, Hva local) {
-  return ((entry.iova.first().value() ^ local.value()) & kPageMask) == 0;
+  return ((entry.iova.first().value() ^ local.value()) & (kPageSize - 1)) == 0;
 }
 
 absl::Status CheckPlace(const VhostVdpa& device, const IotlbEntry& entry, Hva local) {
@@ -268,7 +267,7 @@ absl::Status VhostVdpaPort::Diagnose(Asid asid, const IotlbEntry& entry, Hva loc
   const uint64_t in_place = mappings(asid);
   // A pinned mapping takes an entry for each physically contiguous chunk: at least
   // one, at most one a page.
-  const uint64_t most = pinned ? PinnedBytes(entry.iova) / (kPageMask + 1) : 1;
+  const uint64_t most = pinned ? PinnedBytes(entry.iova) / kPageSize : 1;
   if (in_place >= budget || most > budget - in_place) {
     return ForEntry(
         MakeError({.reason = Reason::kEntryBudget, .limit = budget, .needed = in_place + most},

@@ -18,8 +18,6 @@ namespace {
 
 using Fault = v1::SimulatedDevice::Fault;
 
-// Linux's highest errno (include/linux/err.h).
-
 struct OpName {
   absl::string_view name;
   Fault::Op op;
