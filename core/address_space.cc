@@ -99,6 +99,7 @@ std::vector<AddressSpace::StepEffect> AddressSpace::StepEffects() const {
     const size_t svq_end = newest ? svq_journal_.size() : steps_[i + 1].svq_journal_begin;
     StepEffect& effect = effects.emplace_back();
     effect.revision = step.revision;
+    effect.mappings.reserve(end - step.journal_begin);
     // What came and went inside the step is nobody's business.
     absl::flat_hash_set<uint64_t> brief;
     for (size_t j = step.journal_begin; j < end; ++j) {

@@ -59,6 +59,11 @@ struct Limits {
   // after its last page.
   uint64_t max_open_snapshots = 16;
   std::chrono::seconds snapshot_ttl{60};
+  // What happened to one space, kept for watchers that resume: whichever bound is
+  // met first.
+  std::chrono::seconds history_age{600};
+  uint64_t history_revisions = 100'000;
+  uint64_t history_bytes = 16 * 1024 * 1024;
   // Answers remembered for repeated request ids, for one space (or for the
   // server, for requests outside a space): whichever bound is met first.
   std::chrono::seconds request_id_ttl{600};

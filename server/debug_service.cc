@@ -75,11 +75,12 @@ grpc::ServerUnaryReactor* DebugService::GetServerInfo(grpc::CallbackServerContex
     out["max_watchers"] = limits.max_watchers;
     out["max_connections"] = limits.max_connections;
     out["max_open_snapshots"] = limits.max_open_snapshots;
+    out["history_revisions"] = limits.history_revisions;
     out["max_request_ids"] = limits.max_request_ids;
     out["max_fd_handles"] = limits.max_fd_handles;
     out["max_fd_handles_per_user"] = limits.max_fd_handles_per_user;
     out["fd_handle_ttl_seconds"] = static_cast<uint64_t>(limits.fd_handle_ttl.count());
-    for (const char* feature : {"simulated-devices", "watch-live", "request-ids-in-memory"}) {
+    for (const char* feature : {"simulated-devices", "watch-resume", "request-ids-in-memory"}) {
       response->add_features(feature);
     }
     response->set_store("ephemeral");

@@ -337,6 +337,14 @@ std::vector<Setting> LimitSettings() {
           [](Config& c) -> std::chrono::seconds& { return c.limits.snapshot_ttl; }, 1, 86'400,
           "how long a listing is kept for its next page"),
       Seconds(
+          "limits.history-age",
+          [](Config& c) -> std::chrono::seconds& { return c.limits.history_age; }, 1, 604'800,
+          "how long the changes of a space are kept for watchers that resume"),
+      Number("history-revisions", &Limits::history_revisions, 1, 100'000'000,
+             "revisions of one space that are kept for them"),
+      Number("history-bytes", &Limits::history_bytes, 64 * 1024, 16 * kGiB,
+             "bytes of changes of one space that are kept for them"),
+      Seconds(
           "limits.request-id-ttl",
           [](Config& c) -> std::chrono::seconds& { return c.limits.request_id_ttl; }, 1, 604'800,
           "how long the answer to a request id is kept"),

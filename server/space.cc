@@ -27,6 +27,10 @@ Space::Space(SpaceOptions options, Identity identity, const Limits& limits)
       limits_(limits),
       core_(std::move(options)),
       listings_({.open = limits.max_open_snapshots, .idle = absl::FromChrono(limits.snapshot_ttl)}),
+      history_({.age = absl::FromChrono(limits.history_age),
+                .revisions = limits.history_revisions,
+                .bytes = limits.history_bytes},
+               core_.revision()),
       request_log_({.age = absl::FromChrono(limits.request_id_ttl),
                     .count = limits.max_request_ids,
                     .bytes = limits.request_id_bytes}),
@@ -205,33 +209,23 @@ void Space::MarkFailed(const std::vector<PushTarget>& targets, const PushResult&
 }
 
 void Space::Commit() {
-  if (hub_.has_watchers()) {
-    for (AddressSpace::StepEffect& step : core_.StepEffects()) {
-      std::vector<v1::Event> events;
-      events.reserve(step.mappings.size());
-      for (const MappingChange& change : step.mappings) {
-        v1::Event& event = events.emplace_back();
-        iovad::Write(change.mapping, change.kind == MappingChange::Kind::kMapped
-                                         ? *event.mutable_mapped()
-                                         : *event.mutable_unmapped());
-      }
-      for (const Svq& svq : step.svqs_allocated) {
-        iovad::Write(svq, Tentative::kNo, *events.emplace_back().mutable_svq_allocated());
-      }
-      for (Svq& svq : step.svqs_freed) {
-        svq.mappings.clear();
-        iovad::Write(svq, Tentative::kNo, *events.emplace_back().mutable_svq_freed());
-      }
-      Publish(step.revision, std::move(events));
-    }
+  const absl::Time now = absl::Now();
+  for (AddressSpace::StepEffect& step : core_.StepEffects()) {
+    const Revision revision = step.revision;
+    Remember(revision, {.effect = std::move(step)}, now);
   }
   CommitCore();
   if (on_mappings_changed_) on_mappings_changed_();
 }
 
 void Space::PublishAndCommit(Revision revision, std::vector<v1::Event> events) {
-  Publish(revision, std::move(events));
+  Remember(revision, {.events = std::move(events)}, absl::Now());
   CommitCore();
+}
+
+void Space::Remember(Revision revision, History::Entry entry, absl::Time now) {
+  if (hub_.has_watchers()) Publish(revision, EventsOf(entry));
+  history_.Add(std::move(entry), now);
 }
 
 void Space::CommitCore() {
@@ -246,29 +240,24 @@ void Space::CommitCore() {
 
 void Space::Publish(Revision revision, std::vector<v1::Event> events) {
   if (!hub_.has_watchers()) return;
-  const absl::Status too_slow =
-      MakeError({.reason = Reason::kWatcherTooSlow, .current_revision = revision},
-                absl::StrCat(prefix_, "the watcher fell too far behind at revision ",
-                             revision.value(), "; watch again, from a snapshot"));
-  size_t begin = 0;
-  do {
-    auto message = std::make_shared<v1::WatchResponse>();
-    message->set_revision(revision.value());
-    const size_t end = std::min(events.size(), begin + kEventsAMessage);
-    for (size_t i = begin; i < end; ++i) message->add_events()->Swap(&events[i]);
-    message->set_more(end < events.size());
+  const absl::Status too_slow = MakeError(
+      {.reason = Reason::kWatcherTooSlow, .current_revision = revision},
+      absl::StrCat(prefix_, "the watcher fell too far behind at revision ", revision.value(),
+                   "; watch again, from the revision after the last "
+                   "one that it got"));
+  for (auto& message : WatchMessages(revision, std::move(events))) {
     hub_.Publish(std::move(message), too_slow);
-    begin = end;
-  } while (begin < events.size());
+  }
 }
 
 absl::StatusOr<Space::WatchStart> Space::Subscribe(std::shared_ptr<SpaceWatcher> watcher,
-                                                   WithSnapshot with_snapshot) {
+                                                   std::optional<Revision> from) {
   const WriterLock lock(mu_);
   if (deleted_) return NotFound();
-  hub_.Subscribe(std::move(watcher));
   WatchStart start{.revision = core_.revision(), .first_events = {}};
-  if (with_snapshot == WithSnapshot::kYes) {
+  if (from.has_value()) {
+    if (*from < history_.first()) return Compacted(*from);
+  } else {
     core_.Pin();
     for (const Svq& svq : core_.Svqs()) {
       iovad::Write(svq, Tentative::kNo, *start.first_events.emplace_back().mutable_svq_allocated());
@@ -277,7 +266,25 @@ absl::StatusOr<Space::WatchStart> Space::Subscribe(std::shared_ptr<SpaceWatcher>
       Write(a, *start.first_events.emplace_back().mutable_attached());
     }
   }
+  hub_.Subscribe(std::move(watcher));
   return start;
+}
+
+absl::Status Space::Compacted(Revision revision) const {
+  const Revision first = history_.first();
+  return MakeError({.reason = Reason::kRevisionCompacted,
+                    .current_revision = core_.revision(),
+                    .compact_revision = first},
+                   absl::StrCat(prefix_, "revision ", revision.value(),
+                                " is not kept; the earliest to watch from is ", first.value(),
+                                ", or 0 for a snapshot first"));
+}
+
+absl::StatusOr<std::shared_ptr<const History::Entry>> Space::Recall(Revision revision) const {
+  const ReaderLock lock(mu_);
+  std::shared_ptr<const History::Entry> entry = history_.Find(revision);
+  if (entry == nullptr) return Compacted(revision);
+  return entry;
 }
 
 void Space::Unpin(Revision revision) {

@@ -36,6 +36,7 @@
 #include "iovad/v1/types.pb.h"
 #include "server/config.h"
 #include "server/device.h"
+#include "server/history.h"
 #include "server/listings.h"
 #include "server/push.h"
 #include "server/space_writer.h"
@@ -148,15 +149,18 @@ class Space : public std::enable_shared_from_this<Space> {
 
   // ---- Watching
 
-  // Subscribes a watcher to every revision after the one that this returns, and
-  // pins that one for `ReadPinned` when a snapshot is wanted.
+  // Subscribes a watcher to every revision after the one that this returns. Without
+  // `from`, that one is pinned, for a snapshot; else what happened from there on can
+  // be recalled. REVISION_COMPACTED when it is not kept.
   struct WatchStart {
     Revision revision;
     std::vector<v1::Event> first_events;  // queues and attachments, when pinned
   };
-  enum class WithSnapshot : bool { kNo, kYes };
   absl::StatusOr<WatchStart> Subscribe(std::shared_ptr<SpaceWatcher> watcher,
-                                       WithSnapshot with_snapshot) ABSL_LOCKS_EXCLUDED(mu_);
+                                       std::optional<Revision> from) ABSL_LOCKS_EXCLUDED(mu_);
+  // What a past revision did. REVISION_COMPACTED.
+  absl::StatusOr<std::shared_ptr<const History::Entry>> Recall(Revision revision) const
+      ABSL_LOCKS_EXCLUDED(mu_);
   void Unsubscribe(const std::shared_ptr<SpaceWatcher>& watcher) { hub_.Unsubscribe(watcher); }
   void Unpin(Revision revision) ABSL_LOCKS_EXCLUDED(mu_);
   uint64_t watcher_count() const { return hub_.count(); }
@@ -216,6 +220,10 @@ class Space : public std::enable_shared_from_this<Space> {
   void PublishAndCommit(Revision revision, std::vector<v1::Event> events)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Publish(Revision revision, std::vector<v1::Event> events) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Keeps and publishes what a new revision did.
+  void Remember(Revision revision, History::Entry entry, absl::Time now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status Compacted(Revision revision) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   // Marks attachments DISCONNECTED whose owner was found to be out of reach.
   void MarkLost(const std::vector<PushTarget>& targets, const PushResult& result)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -247,6 +255,7 @@ class Space : public std::enable_shared_from_this<Space> {
   // The next address for it.
   Hva next_own_hva_ ABSL_GUARDED_BY(mu_){0xfff0'0000'0000'0000};
   Listings listings_ ABSL_GUARDED_BY(mu_);
+  History history_ ABSL_GUARDED_BY(mu_);
 
   WatchHub<v1::WatchResponse> hub_;
   RequestLog request_log_;

@@ -2,7 +2,9 @@
 
 #include <grpcpp/alarm.h>
 
+#include <algorithm>
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -184,31 +186,28 @@ class WatchReactor final : public StreamReactor<v1::WatchResponse> {
       return MakeError({.reason = Reason::kInvalidValue},
                        absl::StrCat((*space)->prefix(), "progress_interval is negative"));
     }
-    const bool snapshot = request.start_revision() == 0;
-    const absl::StatusOr<Space::WatchStart> start = (*space)->Subscribe(
-        MakeWatcher(), snapshot ? Space::WithSnapshot::kYes : Space::WithSnapshot::kNo);
+    from_ = Revision(request.start_revision());
+    const std::optional<Revision> from =
+        request.start_revision() == 0 ? std::nullopt : std::optional(from_);
+    const absl::StatusOr<Space::WatchStart> start = (*space)->Subscribe(MakeWatcher(), from);
     if (!start.ok()) return start.status();
     space_ = *std::move(space);
-    from_ = Revision(request.start_revision());
     const MutexLock lock(mu_);
     newest_ = start->revision;
-    if (snapshot) {
+    if (from.has_value()) {
+      missed_until_ = start->revision;
+      // What comes live is what is not missed.
+      missed_ = std::exchange(from_, std::max(from_, Revision(start->revision.value() + 1)));
+    } else {
       snapshot_ = start->revision;
       first_events_ = start->first_events;
-    } else if (from_ <= start->revision) {
-      const Revision earliest(start->revision.value() + 1);
-      return MakeError({.reason = Reason::kRevisionCompacted,
-                        .current_revision = start->revision,
-                        .compact_revision = earliest},
-                       absl::StrCat(space_->prefix(), "revision ", from_.value(),
-                                    " is not kept; the earliest to watch from is ",
-                                    earliest.value(), ", or 0 for a snapshot first"));
     }
     return absl::OkStatus();
   }
 
   MessagePtr Next(std::optional<absl::Status>& end) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (snapshot_.has_value()) return NextOfSnapshot();
+    if (!recalled_.empty() || missed_ <= missed_until_) return NextMissed(end);
     while (MessagePtr message = StreamReactor::Next(end)) {
       if (Revision(message->revision()) < from_) continue;
       newest_ = Revision(message->revision());
@@ -219,6 +218,25 @@ class WatchReactor final : public StreamReactor<v1::WatchResponse> {
     auto progress = std::make_shared<v1::WatchResponse>();
     progress->set_revision(newest_.value());
     return progress;
+  }
+
+  // What happened before the watch began.
+  MessagePtr NextMissed(std::optional<absl::Status>& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (recalled_.empty()) {
+      const auto entry = space_->Recall(missed_);
+      if (!entry.ok()) {
+        // Forgotten while the client was reading what came before.
+        end = entry.status();
+        return nullptr;
+      }
+      for (auto& message : WatchMessages(missed_, EventsOf(**entry))) {
+        recalled_.push_back(std::move(message));
+      }
+      missed_ = Revision(missed_.value() + 1);
+    }
+    MessagePtr message = std::move(recalled_.front());
+    recalled_.pop_front();
+    return message;
   }
 
   // A part of what was mapped when the watch began, and then its end.
@@ -298,6 +316,11 @@ class WatchReactor final : public StreamReactor<v1::WatchResponse> {
   std::optional<Revision> snapshot_ ABSL_GUARDED_BY(mu_);
   std::optional<Iova> snapshot_from_ ABSL_GUARDED_BY(mu_) = Iova(0);
   std::vector<v1::Event> first_events_ ABSL_GUARDED_BY(mu_);
+  // While what was missed is sent: the next revision of it, the last, and messages
+  // of the one that is being sent.
+  Revision missed_ ABSL_GUARDED_BY(mu_){1};
+  Revision missed_until_ ABSL_GUARDED_BY(mu_);
+  std::deque<MessagePtr> recalled_ ABSL_GUARDED_BY(mu_);
   Revision newest_ ABSL_GUARDED_BY(mu_);
   bool progress_due_ ABSL_GUARDED_BY(mu_) = false;
 };

@@ -6,7 +6,8 @@ import grpc
 import pytest
 
 from conftest import fresh_name
-from harness import (HVA, MIB, PAGE, READ, TOP, extent, refused, span, spec)
+from daemon import Daemon
+from harness import HVA, MIB, PAGE, READ, TOP, Client, extent, refused, span, spec
 from stubs import address_space_pb2 as api
 from watching import SpacesWatcher, Watcher, kinds, seconds
 
@@ -191,6 +192,56 @@ def test_a_start_that_is_gone(client, space):
     with Watcher(client, space, start_revision=earliest,
                  progress_interval=seconds(0.02)) as watcher:
         watcher.next()
+
+
+def test_resuming_has_no_gap_and_no_repeat(client, space):
+    client.map(space, HVA, 3 * PAGE, gpa=0)
+    with Watcher(client, space) as watcher:
+        watcher.snapshot()
+        client.map(space, HVA, PAGE, gpa=MIB)
+        assert watcher.change()[1] == 3
+    client.update(space, dict(at_gpa=MIB), spec(HVA, PAGE, gpa=2 * MIB))
+    svqs = client.AllocSVQ(space=space, queues=[dict(queue_index=0, format="RING_FORMAT_SPLIT",
+                                                     **SVQ)]).svqs
+    client.FreeSVQ(space=space)
+    with Watcher(client, space, start_revision=4, progress_interval=seconds(0.02)) as watcher:
+        events, revision = watcher.change()
+        assert kinds(events) == ["unmapped", "mapped"] and revision == 4
+        events, revision = watcher.change()
+        assert "svq_allocated" in kinds(events) and revision == 5
+        events, revision = watcher.change()
+        assert "svq_freed" in kinds(events) and revision == 6
+        freed = [e.svq_freed for e in events if e.HasField("svq_freed")]
+        assert [s.svq_id for s in freed] == [s.svq_id for s in svqs]
+        # Only then what is live.
+        assert watcher.next().revision == 6
+        client.map(space, HVA, PAGE, gpa=4 * MIB)
+        assert watcher.change()[1] == 7
+
+
+def test_resuming_after_a_long_absence_sends_every_revision_once(client, space):
+    client.update(space, *[spec(HVA + n * PAGE, PAGE, gpa=n * PAGE) for n in range(2500)])
+    for n in range(50):
+        client.map(space, HVA, PAGE, gpa=(3000 + n) * PAGE)
+    with Watcher(client, space, start_revision=2) as watcher:
+        events, revision = watcher.change()
+        assert revision == 2 and [e.mapped.gpa for e in events] == [n * PAGE for n in range(2500)]
+        for n in range(50):
+            events, revision = watcher.change()
+            assert (revision, events[0].mapped.gpa) == (3 + n, (3000 + n) * PAGE)
+
+
+def test_compaction_keeps_the_newest_revisions():
+    with Daemon("--limits.history-revisions", "3") as daemon, Client(daemon.target) as client:
+        client.CreateSpace(space="vm")
+        for n in range(10):
+            client.map("vm", HVA, PAGE, gpa=n * PAGE)
+        with Watcher(client, "vm", start_revision=8) as watcher:
+            refusal = refused("REVISION_COMPACTED", watcher.error)
+        assert refusal.detail.compact_revision == 9
+        assert refusal.detail.current_revision == 11
+        with Watcher(client, "vm", start_revision=9) as watcher:
+            assert [watcher.change()[1] for _ in range(3)] == [9, 10, 11]
 
 
 def test_deletion_ends_the_stream(client, space):

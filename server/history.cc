@@ -1,0 +1,85 @@
+#include "server/history.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/convert.h"
+#include "server/watch_hub.h"
+
+namespace iovad {
+namespace {
+
+// About what an entry takes up.
+uint64_t BytesOf(const History::Entry& entry) {
+  uint64_t bytes = sizeof(History::Entry) + entry.effect.mappings.size() * sizeof(MappingChange);
+  for (const MappingChange& change : entry.effect.mappings) {
+    const NotePtr& note = change.mapping.note();
+    if (note) bytes += note->label.size();
+  }
+  for (const auto* svqs : {&entry.effect.svqs_allocated, &entry.effect.svqs_freed}) {
+    for (const Svq& svq : *svqs) bytes += sizeof(Svq) + svq.mappings.size() * sizeof(Mapping);
+  }
+  for (const v1::Event& event : entry.events) bytes += event.SpaceUsedLong();
+  return bytes;
+}
+
+}  // namespace
+
+bool History::MayDropOldest(absl::Time now) const {
+  if (kept_.empty()) return false;
+  return kept_.size() > bounds_.revisions || bytes_ > bounds_.bytes ||
+         now - kept_.front().time > bounds_.age;
+}
+
+void History::Add(Entry entry, absl::Time now) {
+  const uint64_t bytes = BytesOf(entry);
+  kept_.push_back({std::make_shared<const Entry>(std::move(entry)), now, bytes});
+  bytes_ += bytes;
+  while (MayDropOldest(now)) {
+    bytes_ -= kept_.front().bytes;
+    kept_.pop_front();
+    first_ = Revision(first_.value() + 1);
+  }
+}
+
+std::shared_ptr<const History::Entry> History::Find(Revision revision) const {
+  if (revision < first_) return nullptr;
+  const uint64_t index = revision.value() - first_.value();
+  return index < kept_.size() ? kept_[index].entry : nullptr;
+}
+
+std::vector<v1::Event> EventsOf(const History::Entry& entry) {
+  std::vector<v1::Event> events = entry.events;
+  events.reserve(events.size() + entry.effect.mappings.size());
+  for (const MappingChange& change : entry.effect.mappings) {
+    v1::Event& event = events.emplace_back();
+    Write(change.mapping, change.kind == MappingChange::Kind::kMapped ? *event.mutable_mapped()
+                                                                      : *event.mutable_unmapped());
+  }
+  for (const Svq& svq : entry.effect.svqs_allocated) {
+    Write(svq, Tentative::kNo, *events.emplace_back().mutable_svq_allocated());
+  }
+  for (Svq svq : entry.effect.svqs_freed) {
+    svq.mappings.clear();
+    Write(svq, Tentative::kNo, *events.emplace_back().mutable_svq_freed());
+  }
+  return events;
+}
+
+std::vector<std::shared_ptr<const v1::WatchResponse>> WatchMessages(
+    Revision revision, std::vector<v1::Event> events) {
+  std::vector<std::shared_ptr<const v1::WatchResponse>> messages;
+  size_t begin = 0;
+  do {
+    auto message = std::make_shared<v1::WatchResponse>();
+    message->set_revision(revision.value());
+    const size_t end = std::min(events.size(), begin + kEventsAMessage);
+    for (size_t i = begin; i < end; ++i) message->add_events()->Swap(&events[i]);
+    message->set_more(end < events.size());
+    messages.push_back(std::move(message));
+    begin = end;
+  } while (begin < events.size());
+  return messages;
+}
+
+}  // namespace iovad

@@ -1,0 +1,78 @@
+// What happened to a space, revision by revision, for watchers that come back.
+//
+// Purpose. A watcher that lost its stream goes on where it was, without gap or
+// repeat, as long as what it missed is kept. What is kept is bounded by age, number
+// and bytes; from where one can still watch is the compact revision.
+//
+// Thread safety. Thread-compatible: used under the space's lock. Entries are
+// immutable and may be read without it.
+//
+// Invariants.
+//  1. Entries have consecutive revisions, up to the space's newest.
+#ifndef IOVAD_SERVER_HISTORY_H_
+#define IOVAD_SERVER_HISTORY_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "core/address_space.h"
+#include "core/types.h"
+#include "iovad/v1/address_space.pb.h"
+
+namespace iovad {
+
+class History {
+ public:
+  struct Bounds {
+    absl::Duration age = absl::Minutes(10);
+    uint64_t revisions = 100'000;
+    uint64_t bytes = 16 * 1024 * 1024;
+  };
+
+  // What a revision did: to mappings and queues, or to attachments.
+  struct Entry {
+    AddressSpace::StepEffect effect = {};
+    std::vector<v1::Event> events = {};
+  };
+
+  // Of a space that is at `revision`, before which nothing is known.
+  History(Bounds bounds, Revision revision)
+      : bounds_(bounds), first_(Revision(revision.value() + 1)) {}
+
+  // Of the revision after the newest.
+  void Add(Entry entry, absl::Time now);
+
+  // The earliest revision that is kept; the one after the newest when none is.
+  Revision first() const { return first_; }
+  uint64_t size() const { return kept_.size(); }
+  uint64_t bytes() const { return bytes_; }
+  // Null when it is not kept.
+  std::shared_ptr<const Entry> Find(Revision revision) const;
+
+ private:
+  struct Kept {
+    std::shared_ptr<const Entry> entry;
+    absl::Time time;
+    uint64_t bytes;
+  };
+  bool MayDropOldest(absl::Time now) const;
+
+  const Bounds bounds_;
+  Revision first_;
+  std::deque<Kept> kept_;
+  uint64_t bytes_ = 0;
+};
+
+// An entry as watchers are told it.
+std::vector<v1::Event> EventsOf(const History::Entry& entry);
+
+// Events of one revision as messages of at most `kEventsAMessage`.
+std::vector<std::shared_ptr<const v1::WatchResponse>> WatchMessages(Revision revision,
+                                                                    std::vector<v1::Event> events);
+
+}  // namespace iovad
+
+#endif  // IOVAD_SERVER_HISTORY_H_
