@@ -27,7 +27,9 @@ install(FILES ${iovad_client_headers} DESTINATION ${iovad_headers}/client)
 file(GLOB iovad_relay_headers CONFIGURE_DEPENDS client/relay/*.h)
 install(FILES ${iovad_relay_headers} DESTINATION ${iovad_headers}/client/relay)
 install(FILES client/c/iovad_fd.h DESTINATION ${iovad_headers}/client/c)
-install(DIRECTORY core DESTINATION ${iovad_headers} FILES_MATCHING PATTERN "*.h")
+# The store is the daemon's alone.
+install(DIRECTORY core DESTINATION ${iovad_headers} FILES_MATCHING PATTERN "*.h"
+        PATTERN store EXCLUDE)
 get_target_property(iovad_generated iovad_proto BINARY_DIR)
 install(DIRECTORY ${iovad_generated}/ DESTINATION ${iovad_headers}
         FILES_MATCHING PATTERN "*.pb.h" PATTERN CMakeFiles EXCLUDE)

@@ -1,0 +1,198 @@
+// PageFile's walks over trees.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/store/page_file.h"
+#include "core/store/page_form.h"
+
+namespace iovad::store {
+
+// Keys of the list of free pages are numbers of transactions.
+int PageFile::Compare(const Walk& walk, std::string_view a, std::string_view b) {
+  if (!walk.free_list || a.size() != 8 || b.size() != 8) return a.compare(b);
+  const auto left = form::Load<uint64_t>(a, 0);
+  const auto right = form::Load<uint64_t>(b, 0);
+  return left < right ? -1 : static_cast<int>(left > right);
+}
+
+bool PageFile::Report(Walk& walk, const Subtree& subtree, std::string text) {
+  walk.clean = false;
+  PageProblem problem = {.page = subtree.page, .text = std::move(text)};
+  if (walk.free_list) {
+    problem.text = "list of free pages: " + problem.text;
+  } else {
+    problem.first_key = subtree.first;
+    problem.end_key = subtree.end;
+  }
+  return walk.sink.OnProblem(std::move(problem));
+}
+
+bool PageFile::WalkFree(PageSink& sink) {
+  if (!meta_) return true;
+  Walk walk = {.sink = sink, .free_list = true};
+  return WalkTree(meta_->free, walk);
+}
+
+bool PageFile::WalkMain(std::string_view first, std::string_view end, PageSink& sink) {
+  if (!meta_) return true;
+  Walk walk = {
+      .sink = sink, .free_list = false, .first = std::string(first), .end = std::string(end)};
+  return WalkTree(meta_->main, walk);
+}
+
+bool PageFile::WalkTree(const TreeRoot& root, Walk& walk) {
+  if (root.root == form::kNoPage) return true;
+  const bool whole = walk.first.empty() && walk.end.empty();
+  // A look at a part leaves no marks.
+  std::vector<bool> before;
+  if (!whole) before = used_;
+  const Subtree tree = {.page = root.root, .levels = root.depth, .first = {}, .end = {}};
+  bool go_on = WalkSubtree(tree, walk);
+  if (!whole) used_ = std::move(before);
+  // Counts would only repeat what was reported already.
+  if (!go_on || !whole || !walk.clean) return go_on;
+  const Totals& found = walk.totals;
+  if (found.branch_pages != root.branch_pages || found.leaf_pages != root.leaf_pages ||
+      found.overflow_pages != root.overflow_pages || found.entries != root.entries) {
+    go_on =
+        Report(walk, tree,
+               absl::StrCat("the tree has ", found.entries, " records on ", found.leaf_pages,
+                            " leaves, and should have ", root.entries, " on ", root.leaf_pages));
+  }
+  return go_on;
+}
+
+bool PageFile::WalkSubtree(const Subtree& subtree, Walk& walk) {
+  if (std::string text = Use(subtree.page, &used_); !text.empty()) {
+    return Report(walk, subtree, std::move(text));
+  }
+  std::string bytes;
+  if (!ReadPages(subtree.page, 1, &bytes)) {
+    return Report(walk, subtree, "cannot be read: the file is cut short");
+  }
+  const bool leaf = subtree.levels == 1;
+  if (std::string text = CheckHeader(subtree.page, leaf, bytes); !text.empty()) {
+    return Report(walk, subtree, std::move(text));
+  }
+  ++(leaf ? walk.totals.leaf_pages : walk.totals.branch_pages);
+  return leaf ? WalkLeaf(subtree, bytes, walk) : WalkBranch(subtree, bytes, walk);
+}
+
+bool PageFile::WalkBranch(const Subtree& subtree, std::string_view bytes, Walk& walk) {
+  // All separators are looked at before any child: one that is wrong makes it
+  // unknown where its neighbours' keys end.
+  std::vector<Subtree> children;
+  const size_t count = form::NodeCount(bytes);
+  for (size_t i = 0; i < count; ++i) {
+    const std::optional<Node> node = NodeAt(bytes, i, /*leaf=*/false);
+    if (!node) return Report(walk, subtree, absl::StrCat("entry ", i, " is out of bounds"));
+    // The first one's key is not used.
+    const std::string_view key = i == 0 ? subtree.first : node->key;
+    if (i > 0) {
+      const std::string_view before = children.back().first;
+      if (key.empty() || (!before.empty() && Compare(walk, before, key) >= 0) ||
+          (!subtree.end.empty() && Compare(walk, key, subtree.end) >= 0)) {
+        return Report(walk, subtree, absl::StrCat("entry ", i, " is out of order"));
+      }
+      children.back().end = key;
+    }
+    children.push_back(
+        {.page = node->child, .levels = subtree.levels - 1, .first = key, .end = subtree.end});
+  }
+  for (const Subtree& child : children) {
+    if (!walk.first.empty() && !child.end.empty() && child.end <= walk.first) continue;
+    if (!walk.end.empty() && child.first >= walk.end) break;
+    if (!WalkSubtree(child, walk)) return false;
+  }
+  return true;
+}
+
+bool PageFile::WalkLeaf(const Subtree& subtree, std::string_view bytes, Walk& walk) {
+  std::string_view before;
+  const size_t count = form::NodeCount(bytes);
+  size_t taken = form::Upper(bytes);
+  for (size_t i = 0; i < count; ++i) {
+    const std::optional<Node> node = NodeAt(bytes, i, /*leaf=*/true);
+    if (!node || (node->flags != 0 && !walk.free_list)) {
+      if (!Report(walk, subtree, absl::StrCat("record ", i, " is out of bounds"))) return false;
+      continue;
+    }
+    taken += (form::kNodeBytes + node->key.size() + node->data.size() + 1) & ~size_t{1};
+    const bool in_order = !node->key.empty() &&
+                          (before.empty() || Compare(walk, before, node->key) < 0) &&
+                          (subtree.first.empty() || Compare(walk, subtree.first, node->key) <= 0) &&
+                          (subtree.end.empty() || Compare(walk, node->key, subtree.end) < 0);
+    if (!walk.first.empty() && node->key < walk.first) continue;
+    if (!walk.end.empty() && node->key >= walk.end) break;
+    if (!in_order) {
+      if (!Report(walk, subtree, absl::StrCat("record ", i, " is out of order"))) return false;
+      continue;
+    }
+    if (walk.free_list) {
+      if (!TakeFreeRecord(subtree.page, *node, walk)) return false;
+    } else if (!walk.sink.OnRecord(subtree.page, node->key, node->data)) {
+      walk.clean = false;
+      continue;
+    }
+    before = node->key;
+    ++walk.totals.entries;
+  }
+  // LMDB keeps a page's records close together at its end.
+  if (walk.clean && walk.first.empty() && walk.end.empty() && taken != page_bytes_) {
+    return Report(walk, subtree, "its records do not fill it");
+  }
+  return true;
+}
+
+// The value is a count and that many page numbers, falling; room may be left behind.
+bool PageFile::TakeFreeRecord(uint64_t page, const Node& node, Walk& walk) {
+  const Subtree here = {.page = page, .levels = 1, .first = {}, .end = {}};
+  std::string_view data = node.data;
+  std::string run;
+  if (node.flags != 0) {
+    const auto first = form::Load<uint64_t>(node.data, 0);
+    const uint64_t pages = (form::kHeaderBytes + node.data_bytes + page_bytes_ - 1) / page_bytes_;
+    for (uint64_t i = 0; i < pages; ++i) {
+      if (std::string text = first + i < first ? "no page" : Use(first + i, &used_);
+          !text.empty()) {
+        return Report(walk, here, "an overflow page is " + text);
+      }
+    }
+    if (!ReadPages(first, pages, &run) || form::PageNumber(run) != first ||
+        form::Flags(run) != form::kOverflowPage || form::RunLength(run) != pages) {
+      return Report(walk, here, absl::StrCat("overflow page ", first, " is not one"));
+    }
+    walk.totals.overflow_pages += pages;
+    data = std::string_view(run).substr(form::kHeaderBytes, node.data_bytes);
+  }
+  if (node.key.size() != 8 || data.size() < 8 ||
+      form::Load<uint64_t>(data, 0) > data.size() / 8 - 1) {
+    return Report(walk, here, "a record is too short");
+  }
+  uint64_t above = form::kNoPage;
+  for (uint64_t i = form::Load<uint64_t>(data, 0), at = 8; i > 0; --i, at += 8) {
+    const auto number = form::Load<uint64_t>(data, at);
+    if (number >= above) return Report(walk, here, "page numbers are out of order");
+    above = number;
+    if (std::string text = Use(number, &free_); !text.empty()) {
+      return Report(walk, here, absl::StrCat("page ", number, " is ", text));
+    }
+  }
+  return true;
+}
+
+bool PageFile::ReadLostLeaves(PageSink& sink) {
+  Walk walk = {.sink = sink, .free_list = false};
+  std::string bytes;
+  for (uint64_t page = 2; page < used_.size(); ++page) {
+    if (used_[page] || free_[page] || !ReadPages(page, 1, &bytes)) continue;
+    if (!CheckHeader(page, /*leaf=*/true, bytes).empty()) continue;
+    used_[page] = true;
+    walk.clean = true;
+    if (!WalkLeaf({.page = page, .levels = 1, .first = {}, .end = {}}, bytes, walk)) return false;
+  }
+  return true;
+}
+
+}  // namespace iovad::store

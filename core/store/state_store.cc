@@ -1,0 +1,170 @@
+#include "core/store/state_store.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/error.h"
+#include "core/proc_file.h"
+
+namespace iovad::store {
+namespace {
+
+// A new store needs no more than a few pages.
+constexpr uint64_t kNewMapBytes = uint64_t{1} << 20;
+
+// Brings a store from one version of the format to the next. None yet: version 1 is
+// the first. An entry gets a write transaction that also writes the new identity, so
+// an upgrade that is cut short has not happened.
+struct Upgrade {
+  uint32_t from;
+  int (*run)(MDB_txn* txn);
+};
+constexpr std::array<Upgrade, 0> kUpgrades = {};
+
+int PutIdentity(MDB_txn* txn, const StoreIdentity& identity) {
+  WriteBatch batch;
+  batch.PutBlob(Table::kMeta, kServer, 0, EncodeIdentity(identity));
+  MDB_cursor* cursor = nullptr;
+  int rc = mdb_cursor_open(txn, kMainDb, &cursor);
+  if (rc != MDB_SUCCESS) return rc;
+  RecordCounts counts = {};
+  rc = ApplyBatch(cursor, batch, &counts);
+  mdb_cursor_close(cursor);
+  return rc;
+}
+
+absl::Status RunUpgrades(LmdbEnv& env, StoreIdentity identity) {
+  while (identity.version < kFormatVersion) {
+    const auto* const upgrade =
+        std::find_if(kUpgrades.begin(), kUpgrades.end(),
+                     [&](const Upgrade& u) { return u.from == identity.version; });
+    if (upgrade == kUpgrades.end()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the store ", env.path(), " has format version ", identity.version,
+                       ", from which there is no way to ", kFormatVersion));
+    }
+    MDB_txn* txn = nullptr;
+    int rc = mdb_txn_begin(env.get(), nullptr, 0, &txn);
+    if (rc != MDB_SUCCESS) return LmdbError(rc, env.path());
+    rc = upgrade->run(txn);
+    ++identity.version;
+    if (rc == MDB_SUCCESS) rc = PutIdentity(txn, identity);
+    if (rc != MDB_SUCCESS) {
+      mdb_txn_abort(txn);
+      return LmdbError(rc, env.path());
+    }
+    if (rc = mdb_txn_commit(txn); rc != MDB_SUCCESS) return LmdbError(rc, env.path());
+  }
+  return absl::OkStatus();
+}
+
+// Looks at the store that is there. `*found` becomes kOtherBoot when it is to be set
+// aside, and what is wrong with it does not matter then.
+absl::StatusOr<RecordCounts> Examine(const std::string& path, const std::string& boot_id,
+                                     StoreIdentity* identity, StateStore::Found* found,
+                                     std::vector<std::string>* notes) {
+  absl::StatusOr<std::unique_ptr<PageFile>> file = PageFile::Open(path);
+  if (!file.ok()) return file.status();
+  absl::StatusOr<StoreIdentity> read = ReadIdentity(**file, path);
+  if (!read.ok()) return read.status();
+  *identity = *std::move(read);
+  if (identity->boot_id != boot_id) {
+    *found = StateStore::Found::kOtherBoot;
+    return RecordCounts{};
+  }
+  if (identity->version > kFormatVersion) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the store ", path, " has format version ", identity->version,
+                     ", and this iovad knows versions up to ", kFormatVersion,
+                     ": run the newer one, or name another state directory"));
+  }
+  *found = StateStore::Found::kStore;
+  absl::StatusOr<RecordCounts> counts = CheckFile(**file, path);
+  if (counts.ok() && (*file)->LeakedPages() > 0) {
+    notes->push_back(absl::StrCat(path, " has ", (*file)->LeakedPages(), " pages of no use"));
+  }
+  return counts;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadBootId() {
+  absl::StatusOr<std::string> text = ReadProcFile("/proc/sys/kernel/random/boot_id");
+  if (text.ok() && text->ends_with('\n')) text->pop_back();
+  return text;
+}
+
+absl::Status MakeStore(const std::string& path, const StoreIdentity& identity) {
+  if (absl::Status status = StateDirectory::Remove(path); !status.ok()) return status;
+  const absl::StatusOr<std::shared_ptr<LmdbEnv>> env = LmdbEnv::Open(path, kNewMapBytes);
+  if (!env.ok()) return env.status();
+  MDB_txn* txn = nullptr;
+  int rc = mdb_txn_begin((*env)->get(), nullptr, 0, &txn);
+  if (rc != MDB_SUCCESS) return LmdbError(rc, path);
+  if (rc = PutIdentity(txn, identity); rc != MDB_SUCCESS) {
+    mdb_txn_abort(txn);
+    return LmdbError(rc, path);
+  }
+  return LmdbError(mdb_txn_commit(txn), path);
+}
+
+absl::StatusOr<std::unique_ptr<StateStore>> StateStore::Open(const Options& options) {
+  absl::StatusOr<std::unique_ptr<StateDirectory>> claimed =
+      StateDirectory::Claim(options.directory);
+  if (!claimed.ok()) return claimed.status();
+  StateDirectory& directory = **claimed;
+  const absl::StatusOr<bool> exists = directory.StoreExists();
+  if (!exists.ok()) return exists.status();
+
+  const std::string path = directory.store_path();
+  Report report;
+  StoreIdentity identity = {.boot_id = options.boot_id};
+  RecordCounts counts = {};
+  if (*exists) {
+    absl::StatusOr<RecordCounts> examined =
+        Examine(path, options.boot_id, &identity, &report.found, &report.notes);
+    if (!examined.ok()) return examined.status();
+    counts = *examined;
+  }
+  if (report.found == Found::kOtherBoot) {
+    report.set_aside = directory.other_boot_path();
+    if (auto status = StateDirectory::Rename(path, report.set_aside); !status.ok()) return status;
+    identity = {.boot_id = options.boot_id};
+  }
+  if (report.found != Found::kStore) {
+    // Built under another name: a store at the right one always has its identity.
+    if (auto status = MakeStore(directory.new_path(), identity); !status.ok()) return status;
+    if (auto status = StateDirectory::Rename(directory.new_path(), path); !status.ok()) {
+      return status;
+    }
+    counts = {};
+    counts[static_cast<size_t>(Table::kMeta)] = 1;
+  }
+  // Nobody else has the store, so what LMDB's lock file says is of the past.
+  if (auto status = StateDirectory::Remove(directory.new_path()); !status.ok()) return status;
+  if (auto status = directory.RemoveLmdbLock(); !status.ok()) return status;
+  absl::StatusOr<std::shared_ptr<LmdbEnv>> env = LmdbEnv::Open(path, options.map_bytes);
+  if (!env.ok()) return env.status();
+  if (auto status = RunUpgrades(**env, identity); !status.ok()) return status;
+  if (!directory.KeepReserve()) {
+    report.notes.push_back(absl::StrCat("no room in ", directory.path(), " to keep a reserve"));
+  }
+  report.notes.insert(report.notes.end(), directory.notes().begin(), directory.notes().end());
+  return std::unique_ptr<StateStore>(
+      new StateStore(*std::move(claimed), *std::move(env), options, counts, std::move(report)));
+}
+
+StateStore::Figures StateStore::figures() {
+  Figures figures = {.snapshots = slot_.snapshots(), .committer = committer_.figures()};
+  if (const std::shared_ptr<LmdbEnv> env = slot_.env()) figures.map_bytes = env->map_bytes();
+  struct stat file = {};
+  if (stat(directory_->store_path().c_str(), &file) == 0) {
+    figures.file_bytes = static_cast<uint64_t>(file.st_size);
+  }
+  return figures;
+}
+
+}  // namespace iovad::store
