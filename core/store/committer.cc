@@ -84,13 +84,14 @@ std::vector<Committer::Waiting> Committer::TakeNext() {
 void Committer::CommitGroup(absl::Span<Waiting> group) {
   slot_.ExpireOlderThan(max_snapshot_age_);
   absl::Status together = CommitTogether(group);
-  if (together.ok()) return;
+  if (together.ok()) return RestoreReserve();
   for (size_t i = 0; i < group.size(); ++i) {
     const absl::Span<const Waiting> alone = group.subspan(i, 1);
     absl::Status& status = group[i].status;
     status = group.size() == 1 ? together : CommitTogether(alone);
     // The reserve is for those who may use it: others would only fill it up.
     if (IsFull(status) && group[i].batch.may_use_reserve() && directory_.ReleaseReserve()) {
+      next_reserve_ = std::chrono::steady_clock::now() + std::chrono::seconds(1);
       status = CommitTogether(alone);
     }
   }
@@ -100,6 +101,14 @@ void Committer::CommitGroup(absl::Span<Waiting> group) {
     ++figures_.failed_batches;
     figures_.last_error = std::string(waiting.status.message());
   }
+}
+
+void Committer::RestoreReserve() {
+  if (directory_.reserve_kept()) return;
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_reserve_) return;
+  next_reserve_ = now + std::chrono::seconds(1);
+  (void)directory_.KeepReserve();
 }
 
 absl::Status Committer::CommitTogether(absl::Span<const Waiting> group) {

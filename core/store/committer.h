@@ -84,6 +84,7 @@ class Committer {
   void RunQueue() ABSL_LOCKS_EXCLUDED(mu_);
   std::vector<Waiting> TakeNext() ABSL_LOCKS_EXCLUDED(mu_);
   void CommitGroup(absl::Span<Waiting> group);
+  void RestoreReserve();
   // One transaction. On error nothing of it is in the store.
   absl::Status CommitTogether(absl::Span<const Waiting> group);
   Attempt TryOnce(absl::Span<const Waiting> group);
@@ -99,6 +100,8 @@ class Committer {
   const uint64_t full_mark_;
   // The file could not be opened anew. Of the strand.
   bool closed_ = false;
+  // When the disk's reserve, once used, is to be made again. Of the strand.
+  std::chrono::steady_clock::time_point next_reserve_ = {};
 
   mutable Mutex mu_;
   std::deque<Waiting> queue_ ABSL_GUARDED_BY(mu_);

@@ -16,7 +16,10 @@
 namespace iovad::store {
 namespace {
 
-constexpr off_t kReserveBytes = off_t{1} << 20;
+// Undoing a change of many mappings writes every page that they are on. A disk that is
+// too small for all of it keeps less.
+constexpr off_t kReserveBytes = off_t{4} << 20;
+constexpr off_t kLeastReserveBytes = off_t{256} << 10;
 
 absl::Status Errno(const std::string& what) { return absl::ErrnoToStatus(errno, what); }
 
@@ -147,7 +150,9 @@ bool StateDirectory::KeepReserve() {
   const std::string path = path_ + "/reserve";
   const UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!fd) return false;
-  reserve_kept_ = posix_fallocate(fd.get(), 0, kReserveBytes) == 0;
+  for (off_t bytes = kReserveBytes; bytes >= kLeastReserveBytes && !reserve_kept_; bytes /= 2) {
+    reserve_kept_ = ftruncate(fd.get(), 0) == 0 && posix_fallocate(fd.get(), 0, bytes) == 0;
+  }
   if (!reserve_kept_) (void)unlink(path.c_str());
   return reserve_kept_;
 }

@@ -64,6 +64,7 @@ class StateDirectory {
   // settled when others have filled the disk. True when the room is there, or was
   // there to be given up.
   bool KeepReserve();
+  bool reserve_kept() const { return reserve_kept_; }
   bool ReleaseReserve();
 
   // What was put right, for the log.
