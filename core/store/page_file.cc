@@ -93,15 +93,36 @@ std::optional<MetaPage> PageFile::ReadMeta(uint64_t page) {
   return meta;
 }
 
+// Every transaction but the first replaces pages, the root at least, and adds what it
+// replaced to the list of free pages under its own number. That tells a meta page whose
+// number was damaged, which would otherwise bring an earlier state back.
+bool PageFile::FreedLast(const MetaPage& meta) const {
+  if (meta.transaction < 2) return true;
+  uint64_t page = meta.free.root;
+  std::string bytes;
+  for (unsigned levels = meta.free.depth; levels > 0; --levels) {
+    // What cannot be read is for the walk to report.
+    if (!ReadPages(page, 1, &bytes) || !CheckHeader(page, levels == 1, bytes).empty()) return true;
+    const std::optional<Node> node = NodeAt(bytes, form::NodeCount(bytes) - 1, levels == 1);
+    if (!node) return true;
+    if (levels == 1) {
+      return node->key.size() == 8 && form::Load<uint64_t>(node->key, 0) == meta.transaction;
+    }
+    page = node->child;
+  }
+  return false;
+}
+
 // Transaction N writes meta page N mod 2, so that two of successive transactions are
 // there; a new file has two of transaction 0.
 void PageFile::ReadMetas() {
   std::optional<MetaPage> metas[2] = {ReadMeta(0), ReadMeta(1)};
-  const auto misplaced = [](uint64_t page, uint64_t transaction) {
-    return transaction != 0 && transaction % 2 != page;
+  const auto misnumbered = [this](uint64_t page, const MetaPage& meta) {
+    if (meta.transaction == 0) return false;
+    return meta.transaction % 2 != page || !FreedLast(meta);
   };
   for (uint64_t page = 0; page < 2; ++page) {
-    if (metas[page] && misplaced(page, metas[page]->transaction)) {
+    if (metas[page] && misnumbered(page, *metas[page])) {
       meta_problems_.push_back(
           {.page = page,
            .text = absl::StrCat("meta page: holds transaction ", metas[page]->transaction)});
@@ -130,7 +151,10 @@ void PageFile::ReadMetas() {
 std::string PageFile::Use(uint64_t page, std::vector<bool>* pages) {
   if (page >= pages->size()) return "a page beyond the last one";
   if (used_[page]) return "a page that is in use elsewhere";
-  if (free_[page]) return "a page that is free";
+  if (free_[page]) {
+    used_and_free_ = true;
+    return "a page that is free";
+  }
   (*pages)[page] = true;
   return "";
 }

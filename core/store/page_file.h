@@ -96,8 +96,10 @@ class PageFile {
   // ended it.
   bool WalkMain(std::string_view first, std::string_view end, PageSink& sink);
   // Leaves that nothing leads to and that are not free: those below a damaged
-  // branch. To be asked after a whole WalkMain, and when WalkFree met no problem;
-  // else they might be of an earlier transaction.
+  // branch. To be asked after a whole WalkMain, and when WalkFree met no problem.
+  // Nothing is read unless they are, in pages and in records, as many as the walk
+  // missed, and no page was met both in the tree and in the list of free ones: else
+  // some might be of an earlier transaction.
   bool ReadLostLeaves(PageSink& sink);
 
   // Pages that neither the tree nor the list of free pages has. LMDB leaves none;
@@ -119,6 +121,7 @@ class PageFile {
     uint64_t leaf_pages = 0;
     uint64_t overflow_pages = 0;
     uint64_t entries = 0;
+    uint64_t bad_entries = 0;  // on pages whose header is right
   };
   // One walk's surroundings.
   struct Walk {
@@ -140,6 +143,8 @@ class PageFile {
   PageFile(UniqueFd fd, std::string path, uint64_t file_bytes);
   void ReadMetas();
   std::optional<MetaPage> ReadMeta(uint64_t page);
+  // False when the list of free pages is surely of another transaction.
+  bool FreedLast(const MetaPage& meta) const;
 
   bool ReadPages(uint64_t page, uint64_t count, std::string* bytes) const;
   // Marks a page as in use; says why not when it cannot be.
@@ -165,6 +170,9 @@ class PageFile {
   // By page: in use by a tree; in the list of free ones.
   std::vector<bool> used_;
   std::vector<bool> free_;
+  // Of the last whole walk of the main tree.
+  Totals main_totals_;
+  bool used_and_free_ = false;
 };
 
 }  // namespace iovad::store

@@ -50,6 +50,7 @@ bool PageFile::WalkTree(const TreeRoot& root, Walk& walk) {
   const Subtree tree = {.page = root.root, .levels = root.depth, .first = {}, .end = {}};
   bool go_on = WalkSubtree(tree, walk);
   if (!whole) used_ = std::move(before);
+  if (whole && !walk.free_list) main_totals_ = walk.totals;
   // Counts would only repeat what was reported already.
   if (!go_on || !whole || !walk.clean) return go_on;
   const Totals& found = walk.totals;
@@ -115,6 +116,7 @@ bool PageFile::WalkLeaf(const Subtree& subtree, std::string_view bytes, Walk& wa
   for (size_t i = 0; i < count; ++i) {
     const std::optional<Node> node = NodeAt(bytes, i, /*leaf=*/true);
     if (!node || (node->flags != 0 && !walk.free_list)) {
+      ++walk.totals.bad_entries;
       if (!Report(walk, subtree, absl::StrCat("record ", i, " is out of bounds"))) return false;
       continue;
     }
@@ -126,12 +128,14 @@ bool PageFile::WalkLeaf(const Subtree& subtree, std::string_view bytes, Walk& wa
     if (!walk.first.empty() && node->key < walk.first) continue;
     if (!walk.end.empty() && node->key >= walk.end) break;
     if (!in_order) {
+      ++walk.totals.bad_entries;
       if (!Report(walk, subtree, absl::StrCat("record ", i, " is out of order"))) return false;
       continue;
     }
     if (walk.free_list) {
       if (!TakeFreeRecord(subtree.page, *node, walk)) return false;
     } else if (!walk.sink.OnRecord(subtree.page, node->key, node->data)) {
+      ++walk.totals.bad_entries;
       walk.clean = false;
       continue;
     }
@@ -183,11 +187,24 @@ bool PageFile::TakeFreeRecord(uint64_t page, const Node& node, Walk& walk) {
 }
 
 bool PageFile::ReadLostLeaves(PageSink& sink) {
-  Walk walk = {.sink = sink, .free_list = false};
+  if (!meta_ || used_and_free_) return true;
+  std::vector<uint64_t> lost;
+  uint64_t entries = 0;
   std::string bytes;
   for (uint64_t page = 2; page < used_.size(); ++page) {
     if (used_[page] || free_[page] || !ReadPages(page, 1, &bytes)) continue;
     if (!CheckHeader(page, /*leaf=*/true, bytes).empty()) continue;
+    lost.push_back(page);
+    entries += form::NodeCount(bytes);
+  }
+  const Totals& walked = main_totals_;
+  if (walked.leaf_pages + lost.size() != meta_->main.leaf_pages ||
+      walked.entries + walked.bad_entries + entries != meta_->main.entries) {
+    return true;
+  }
+  Walk walk = {.sink = sink, .free_list = false};
+  for (const uint64_t page : lost) {
+    if (!ReadPages(page, 1, &bytes)) continue;
     used_[page] = true;
     walk.clean = true;
     if (!WalkLeaf({.page = page, .levels = 1, .first = {}, .end = {}}, bytes, walk)) return false;

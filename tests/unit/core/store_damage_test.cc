@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -82,7 +83,7 @@ class StoreDamageTest : public ::testing::Test {
     absl::StatusOr<std::unique_ptr<StateStore>> store = OpenAt(directory_);
     if (store.ok() && (*store)->report().found != StateStore::Found::kOtherBoot) {
       ++opened_;
-      ASSERT_EQ(ReadContents(**store), now_);
+      ASSERT_TRUE(Same(ReadContents(**store), now_));
       // LMDB can work with it: write to all of it.
       WriteBatch batch;
       for (uint32_t s = 0; s <= 5; ++s) batch.DeleteSpace(SpaceNumber(s));
@@ -166,6 +167,49 @@ TEST_F(StoreDamageTest, EveryBitOfTheMetaPages) {
   }
 }
 
+// One bit can make the older meta page the newer one, by number.
+TEST_F(StoreDamageTest, AnEarlierStateIsNotTakenForTheLast) {
+  for (uint64_t batches = 3; batches < 8; ++batches) {
+    Grow(batches);
+    SetUpBytes();
+    for (const size_t at : {size_t{144}, kPage + 144, size_t{145}, kPage + 145}) {
+      for (int bit = 0; bit < 8; ++bit) {
+        std::string bytes = bytes_;
+        bytes[at] = static_cast<char>(bytes[at] ^ (1 << bit));
+        WriteFile(directory_.file(), bytes);
+        EXPECT_EQ(ReasonOf(OpenAt(directory_).status()), Reason::kStoreCorrupt) << at << "." << bit;
+      }
+    }
+    std::filesystem::remove_all(directory_.state());
+  }
+}
+
+// A free page's number becomes that of a page in use; what was on the free page must
+// not come back.
+TEST_F(StoreDamageTest, AFreePageDoesNotComeBack) {
+  Grow(30);
+  SetUpBytes();
+  uint64_t changed = 0;
+  for (uint64_t page = 2; page < bytes_.size() / kPage; ++page) {
+    // Leaves of the list of free pages: keys of eight bytes.
+    const std::string_view bytes = std::string_view(bytes_).substr(page * kPage, kPage);
+    if (bytes[10] != 2) continue;
+    uint16_t node = 0;
+    std::memcpy(&node, bytes.data() + 16, 2);
+    if (node + 32u > kPage || bytes[node + 6] != 8) continue;
+    for (size_t at = node + 24u; at + 8 <= kPage && at < node + 24u + 8 * 8; at += 8) {
+      for (int bit = 0; bit < 7; ++bit) {
+        std::string damaged = bytes_;
+        damaged[page * kPage + at] = static_cast<char>(damaged[page * kPage + at] ^ (1 << bit));
+        ASSERT_NO_FATAL_FAILURE(Try(damaged, "free page at " + std::to_string(at)));
+        ++changed;
+      }
+    }
+  }
+  EXPECT_GT(changed, 0u);
+  EXPECT_GT(refused_, 0u);
+}
+
 TEST_F(StoreDamageTest, CutShortAnywhere) {
   Grow(20);
   SetUpBytes();
@@ -215,7 +259,7 @@ TEST_F(StoreDamageTest, WhatLiesBelowADamagedBranchIsFound) {
     const auto report = Salvage({.directory = directory_.state(), .boot_id = kThisBoot});
     ASSERT_TRUE(report.ok()) << report.status();
     const auto store = MustOpen(directory_);
-    EXPECT_EQ(ReadContents(*store), now_) << "branch " << page;
+    EXPECT_TRUE(Same(ReadContents(*store), now_)) << "branch " << page;
   }
 }
 
@@ -240,7 +284,7 @@ TEST_F(StoreDamageTest, OneBadRecordCostsThatRecordOnly) {
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_THAT(report->lost, ::testing::Contains(HasSubstr("space 2 mapping 4001")));
   now_.erase({Table::kMapping, 2, 4001});
-  EXPECT_EQ(ReadContents(*MustOpen(directory_)), now_);
+  EXPECT_TRUE(Same(ReadContents(*MustOpen(directory_)), now_));
 }
 
 TEST_F(StoreDamageTest, ASpaceWithoutItsRecordDoesNotComeBack) {
@@ -267,7 +311,7 @@ TEST_F(StoreDamageTest, ASpaceWithoutItsRecordDoesNotComeBack) {
               ::testing::IsSupersetOf({HasSubstr("space 3 space: a part is lost"),
                                        HasSubstr("space 1: its own record is lost")}));
   const Contents expected = {{{Table::kSpace, 2, 0}, "two"}, {{Table::kDevice, 0, 7}, "device"}};
-  EXPECT_EQ(ReadContents(*MustOpen(directory_)), expected);
+  EXPECT_TRUE(Same(ReadContents(*MustOpen(directory_)), expected));
 }
 
 TEST_F(StoreDamageTest, AWholeStoreIsLeftAlone) {
@@ -278,7 +322,7 @@ TEST_F(StoreDamageTest, AWholeStoreIsLeftAlone) {
   EXPECT_TRUE(report->lost.empty());
   EXPECT_TRUE(report->kept_as.empty());
   EXPECT_EQ(ReadFile(directory_.file()), bytes_);
-  EXPECT_EQ(ReadContents(*MustOpen(directory_)), now_);
+  EXPECT_TRUE(Same(ReadContents(*MustOpen(directory_)), now_));
 }
 
 TEST_F(StoreDamageTest, WhatIsNoStoreIsRefused) {
@@ -297,7 +341,7 @@ TEST_F(StoreDamageTest, LmdbsLockFileDoesNotMatter) {
   Grow(5);
   for (const std::string& bytes : {std::string(8192, '\xff'), std::string("x"), std::string()}) {
     WriteFile(directory_.file() + "-lock", bytes);
-    EXPECT_EQ(ReadContents(*MustOpen(directory_)), now_);
+    EXPECT_TRUE(Same(ReadContents(*MustOpen(directory_)), now_));
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -12,6 +13,7 @@
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "core/store/state_store.h"
 
@@ -88,6 +90,20 @@ inline std::string Text(const Mapping& m) {
 
 // By table, space and id.
 using Contents = std::map<std::tuple<Table, uint32_t, uint64_t>, std::string>;
+
+// Says where they differ and not all that they hold.
+inline ::testing::AssertionResult Same(const Contents& a, const Contents& b) {
+  const auto text = [](const Contents& c, Contents::const_iterator it) -> std::string {
+    if (it == c.end()) return "nothing";
+    const auto& [table, space, id] = it->first;
+    return std::string(TableName(table)) + " of space " + std::to_string(space) + ", id " +
+           std::to_string(id) + ", " + std::to_string(it->second.size()) + " bytes";
+  };
+  const auto [at_a, at_b] = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
+  if (at_a == a.end() && at_b == b.end()) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << a.size() << " and " << b.size() << " records; first "
+                                       << text(a, at_a) << " against " << text(b, at_b);
+}
 
 inline Contents ReadContents(StateStore& store) {
   Contents contents;
