@@ -243,6 +243,7 @@ class Bench {
 
   static std::vector<double> Rounds(const std::function<void()>& work) {
     std::vector<double> seconds;
+    seconds.reserve(5);
     for (int i = 0; i < 5; ++i) seconds.push_back(Seconds(work));
     return seconds;
   }

@@ -11,7 +11,7 @@ namespace iovad {
 namespace {
 
 class FaultPointTest : public ::testing::Test {
- protected:
+ public:
   ~FaultPointTest() override { (void)ArmFaultPoints(""); }
 };
 

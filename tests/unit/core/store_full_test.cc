@@ -224,8 +224,10 @@ TEST(StoreFullTest, NoRoomForANewStoreIsSaid) {
 }
 
 class StoreFaultTest : public ::testing::Test {
- protected:
+ public:
   ~StoreFaultTest() override { (void)ArmFaultPoints(""); }
+
+ protected:
   const StoreDirectory directory_;
 };
 
