@@ -147,6 +147,23 @@ class AddressSpace {
   // What the planned steps did, one by one, for watchers.
   std::vector<StepEffect> StepEffects() const;
 
+  // The planned steps in order, change by change: `visit(MappingChange::Kind, const
+  // Mapping&)`, and `visit(bool allocated, const Svq&)`.
+  template <typename Visit>
+  void ForEachPlannedMapping(Visit visit) const {
+    for (const JournalEntry& entry : journal_) {
+      visit(entry.kind == JournalKind::kAdded ? MappingChange::Kind::kMapped
+                                              : MappingChange::Kind::kUnmapped,
+            entry.mapping);
+    }
+  }
+  template <typename Visit>
+  void ForEachPlannedSvq(Visit visit) const {
+    for (const SvqJournalEntry& entry : svq_journal_) {
+      visit(entry.kind == JournalKind::kAdded, entry.svq);
+    }
+  }
+
   // Makes the planned steps invisible to readers until they end, and tells what
   // they change in all.
   const Change& Seal();
@@ -158,6 +175,22 @@ class AddressSpace {
   void UndoLast();
   // Undoes every step, sealed or not.
   void UndoAll();
+
+  // ---- Restoring ------------------------------------------------------------
+  // A new space becomes what one was before: each of its mappings, then the rest.
+  // STORE_CORRUPT for what no space can be: a mapping that is unaligned, overlaps
+  // another, or has an id or a revision from beyond the end.
+
+  struct Position {
+    Revision revision;
+    MappingId next_mapping_id;
+    SvqId next_svq_id;
+  };
+  absl::Status RestoreMapping(const Mapping& mapping);
+  // `mappings` of each queue are looked up by id.
+  absl::Status RestoreRest(const Position& position, std::vector<Svq> svqs);
+  // Where the space stands, planned steps included.
+  Position position() const { return {planned_revision(), next_mapping_id_, next_svq_id_}; }
 
   // ---- What is in force ---------------------------------------------------
 

@@ -278,8 +278,8 @@ const Mapping* AddressSpace::FindUnreachable(size_t journal_begin) const {
     const Mapping& m = journal_[i].mapping;
     if (journal_[i].kind != JournalKind::kAdded) continue;
     const RegisteredMemory* memory = memory_->Find(m.hva());
-    if (memory == nullptr ||
-        (!memory->file->writable() && Permits(m.access(), Access::kWriteOnly))) {
+    if (memory == nullptr || memory->file == nullptr ||
+        (!memory->writable() && Permits(m.access(), Access::kWriteOnly))) {
       return &m;
     }
   }
@@ -302,7 +302,16 @@ absl::Status CheckReachable(const MemoryMap& memory, HvaRange range, Access acce
                                         part->id.value(), " has ", Hex(part->client), ")"),
                      ", and device '", device, "' reaches no other; register it first"));
   }
-  if (!found->file->writable() && Permits(access, Access::kWriteOnly)) {
+  if (found->file == nullptr) {
+    return MakeError(
+        {.reason = Reason::kMemoryNotRegistered,
+         .ranges = {AddressRange::Of(range)},
+         .device = device},
+        absl::StrCat(prefix, "HVA range ", Hex(range), " is in memory ", found->id.value(),
+                     ", which is missing since iovad was started again, and device '", device,
+                     "' reaches no other; register it again"));
+  }
+  if (!found->writable() && Permits(access, Access::kWriteOnly)) {
     return MakeError(
         {.reason = Reason::kMemoryUnsuitable,
          .ranges = {AddressRange::Of(range)},

@@ -46,8 +46,8 @@ std::optional<Hva> MemoryMap::Local(const IotlbEntry& entry) const {
       HvaRange::FromBounds(entry.uaddr, Hva(entry.uaddr.value() + entry.iova.last_offset()));
   if (!range.has_value()) return std::nullopt;
   const RegisteredMemory* memory = Find(*range);
-  if (memory == nullptr) return std::nullopt;
-  if (!memory->file->writable() && Permits(entry.access, Access::kWriteOnly)) return std::nullopt;
+  if (memory == nullptr || memory->file == nullptr) return std::nullopt;
+  if (!memory->writable() && Permits(entry.access, Access::kWriteOnly)) return std::nullopt;
   return Hva(memory->local().value() + (entry.uaddr.value() - memory->client.first().value()));
 }
 

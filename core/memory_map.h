@@ -40,6 +40,7 @@ struct RegisteredMemory {
   HvaRange client = HvaRange(Hva(0), Hva(0));
   // Of the first byte, in the file.
   uint64_t offset = 0;
+  // Null while it is missing: after a restart, until the client brings it again.
   std::shared_ptr<const MappedFile> file = {};
   // As given; empty when it came as a descriptor.
   std::string path = {};
@@ -49,7 +50,9 @@ struct RegisteredMemory {
   // What mappings of it carry that have nothing else to note; set by `Add`.
   NotePtr note = {};
 
-  // Where the first byte lies in this process.
+  // Whether devices may write there.
+  bool writable() const { return file != nullptr && file->writable(); }
+  // Where the first byte lies in this process. Requires that it is not missing.
   Hva local() const { return Hva(file->base().value() + offset); }
 };
 

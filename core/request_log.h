@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "absl/container/flat_hash_map.h"
@@ -50,10 +51,25 @@ class RequestLog {
   };
   Claim Begin(const std::string& id, const std::string& digest, absl::Time now);
 
+  // A number for the answer to a request that `Begin` called new, which is to be kept
+  // elsewhere as well. Numbers rise; a second one takes the place of the first.
+  uint64_t NextSequence(const std::string& id);
+  // The lowest number in use; the next one when none is.
+  uint64_t OldestSequence() const;
+
   // Ends a request that `Begin` called new: with its answer, or as if it had
   // never been.
   void Record(const std::string& id, std::string answer, absl::Time now);
   void Forget(const std::string& id);
+
+  // Takes in an answer that was kept elsewhere, in the order of their numbers.
+  struct Answered {
+    std::string id;
+    std::string digest;
+    std::string answer;
+    absl::Time time;
+  };
+  void Restore(Answered answered, uint64_t sequence);
 
   // Answers that are kept, and their bytes with ids and digests.
   uint64_t size() const;
@@ -64,6 +80,7 @@ class RequestLog {
     std::string digest;
     std::shared_ptr<const std::string> answer = {};  // null: running
     absl::Time time = {};
+    uint64_t sequence = 0;
   };
   static uint64_t BytesOf(const std::string& id, const Entry& entry);
   void DropOld(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -74,6 +91,9 @@ class RequestLog {
   // Ids of answered requests, oldest first.
   std::deque<std::string> answered_ ABSL_GUARDED_BY(mu_);
   uint64_t bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t next_sequence_ ABSL_GUARDED_BY(mu_) = 1;
+  // Of entries, where they have one.
+  std::set<uint64_t> sequences_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace iovad

@@ -25,6 +25,20 @@ std::optional<Revision> Expected(const auto& request) {
   return Revision(request.expected_revision());
 }
 
+// Answers a request that has changed something about a space other than its mappings:
+// a success once it is kept. `response` lives until then.
+template <typename Response, typename F>
+void EndKept(Space& space, const absl::Status& status, const std::shared_ptr<Repeats>& repeats,
+             const Response& response, F answer) {
+  const auto end = [repeats, &response, answer](const absl::Status& kept) {
+    repeats->End(kept, response);
+    answer(kept);
+  };
+  if (!status.ok()) return end(status);
+  space.Keep([&](store::WriteBatch& batch) { repeats->Keep(space.number(), response, batch); },
+             end);
+}
+
 }  // namespace
 
 template <typename Request, typename F>
@@ -45,15 +59,23 @@ grpc::ServerUnaryReactor* AddressSpaceService::ServeAtOnce(grpc::CallbackServerC
                                                            const char* method,
                                                            const Request& request,
                                                            Response& response, F serve) {
-  return ServeSpace(rpc, request, Role::kOperator, [&](Space& space) {
-    Repeats repeats(space.request_log(), request.request_id(), method, request, response,
-                    space.prefix());
-    if (!repeats.status().ok() || repeats.replayed()) return repeats.status();
-    absl::Status status = space.CheckRevision(Expected(request));
-    if (status.ok()) status = serve(space);
-    repeats.End(status, response);
-    return status;
-  });
+  const Call call(rpc, context_.gate, Role::kOperator);
+  const auto answer = [&](const absl::Status& status) {
+    call.Finish(status);
+    return call.reactor();
+  };
+  if (!call.status().ok()) return answer(call.status());
+  const absl::StatusOr<std::shared_ptr<Space>> space =
+      context_.registry.FindSpace(request.space(), request.space_uid());
+  if (!space.ok()) return answer(space.status());
+  auto repeats = std::make_shared<Repeats>((*space)->request_log(), request.request_id(), method,
+                                           request, response, (*space)->prefix());
+  if (!repeats->status().ok() || repeats->replayed()) return answer(repeats->status());
+  absl::Status status = (*space)->CheckRevision(Expected(request));
+  if (status.ok()) status = serve(**space);
+  EndKept(**space, status, repeats, response,
+          [call](const absl::Status& end) { call.Finish(end); });
+  return call.reactor();
 }
 
 template <typename Request, typename Response>
@@ -101,18 +123,26 @@ grpc::ServerUnaryReactor* AddressSpaceService::CreateSpace(grpc::CallbackServerC
         const absl::StatusOr<std::shared_ptr<Space>> made =
             registry.CreateSpace(std::move(options), std::move(identity), attach_to);
         if (!made.ok()) return end(made.status());
-        PointGroups(registry, req.space(), attach_to,
-                    [&registry, exchange, end, space = *made](const absl::Status& pointed) {
-                      if (pointed.ok()) {
-                        space->Describe(*exchange->response.mutable_space());
-                        return end(pointed);
-                      }
-                      space->Submit(std::make_unique<DeleteChange>(
-                          /*force=*/true, [&registry, end, space, pointed](const absl::Status&) {
-                            registry.RemoveSpace(*space);
-                            end(pointed);
-                          }));
-                    });
+        PointGroups(
+            registry, req.space(), attach_to,
+            [&registry, exchange, repeats, end, space = *made](const absl::Status& pointed) {
+              const auto give_up = [&registry, end, space](const absl::Status& why) {
+                space->Submit(std::make_unique<DeleteChange>(
+                    /*force=*/true, [&registry, end, space, why](const absl::Status&) {
+                      registry.RemoveSpace(*space);
+                      end(why);
+                    }));
+              };
+              if (!pointed.ok()) return give_up(pointed);
+              space->Describe(*exchange->response.mutable_space());
+              space->Keep(
+                  [&](store::WriteBatch& batch) {
+                    repeats->Keep(store::kServer, exchange->response, batch);
+                  },
+                  [end, give_up](const absl::Status& kept) {
+                    kept.ok() ? end(kept) : give_up(kept);
+                  });
+            });
       });
 }
 
@@ -173,9 +203,17 @@ grpc::ServerUnaryReactor* AddressSpaceService::DeleteSpace(grpc::CallbackServerC
   auto change = std::make_unique<DeleteChange>(
       request->force(),
       [&registry, call, repeats, response, space = *space](const absl::Status& ended) {
-        if (ended.ok()) registry.RemoveSpace(*space);
-        repeats->End(ended, *response);
-        call.Finish(ended);
+        const auto end = [call, repeats, response](const absl::Status& why) {
+          repeats->End(why, *response);
+          call.Finish(why);
+        };
+        if (!ended.ok()) return end(ended);
+        registry.RemoveSpace(*space);
+        store::WriteBatch batch;
+        batch.UseReserve();
+        batch.DeleteSpace(space->number());
+        repeats->Keep(store::kServer, *response, batch);
+        registry.state().Commit(std::move(batch), end);
       });
   change->expected_revision = Expected(*request);
   (*space)->Submit(std::move(change));
@@ -211,8 +249,8 @@ void ServeAttachment(Registry& registry, const char* method, const std::shared_p
   if (!repeats->status().ok() || repeats->replayed()) return answer(repeats->status());
   submit(*space, [x, answer, repeats, space = *space](const absl::Status& status) {
     if (status.ok()) space->Describe(*x->response.mutable_space());
-    repeats->End(status, x->response);
-    answer(status);
+    EndKept(*space, status, repeats, x->response,
+            [x, answer](const absl::Status& kept) { answer(kept); });
   });
 }
 

@@ -179,6 +179,31 @@ void AttachmentChange::Replay(Space& space, const PushTarget& target, const Done
   ResetThen(target, replay);
 }
 
+void AttachmentChange::Reattach(Space& space, const PushTarget& target,
+                                std::vector<uint32_t> groups, const Done& done) {
+  std::vector<Device::GroupPlace> places;
+  for (const uint32_t group : groups) places.push_back({.group = group, .asid = target.asid});
+  absl::Status status;
+  {
+    const WriterLock lock(space.mu_);
+    status = space.CheckDevice(target);
+    if (status.ok()) {
+      space.attachments_.push_back(
+          {.target = target, .groups = std::move(groups), .state = AttachmentState::kSyncing});
+      space.ApplyDeviceBounds();
+    }
+  }
+  if (!status.ok()) return done(status);
+  if (places.empty()) return Replay(space, target, done);
+  target.device->SetGroups(
+      std::move(places), [&space, target, done](const PushOutcome& outcome, auto&&) {
+        if (outcome.ok()) return Replay(space, target, done);
+        PushResult refused;
+        refused.status = PushRefused(outcome, target.device->name(), space.name());
+        Replayed(space, target, refused, done);
+      });
+}
+
 void AttachmentChange::Return(Space& space, const PushTarget& target, const TableGap& gap,
                               const Done& done) {
   SpacePush push;

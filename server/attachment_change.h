@@ -46,6 +46,8 @@ class AttachmentChange : public ExclusiveChange {
   // The same for a device whose owner is back and lacks no more than `gap`.
   static void Return(Space& space, const PushTarget& target, const TableGap& gap, const Done& done);
   static void Delete(Space& space, const Change& change, bool force, const Done& done);
+  static void Reattach(Space& space, const PushTarget& target, std::vector<uint32_t> groups,
+                       const Done& done);
 
  private:
   static std::vector<Attachment>::iterator Find(Space& space, const PushTarget& target)
@@ -91,6 +93,23 @@ class DetachChange final : public AttachmentChange {
 
  private:
   const absl::StatusOr<PushTarget> target_;
+};
+
+// Attaches what was attached before the server was started anew; takes no revision.
+// As AttachChange, but what the device refuses leaves the attachment FAILED.
+class ReattachChange final : public AttachmentChange {
+ public:
+  ReattachChange(PushTarget target, std::vector<uint32_t> groups, Finished finished)
+      : AttachmentChange(std::move(finished)),
+        target_(std::move(target)),
+        groups_(std::move(groups)) {}
+  void Run(Space& space, const std::function<void(absl::Status)>& done) override {
+    Reattach(space, target_, groups_, done);
+  }
+
+ private:
+  const PushTarget target_;
+  const std::vector<uint32_t> groups_;
 };
 
 // Resets one address space of a device and maps everything anew there; lifts

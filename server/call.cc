@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "core/error.h"
+#include "server/state_records.h"
 
 namespace iovad {
 namespace {
@@ -59,27 +60,42 @@ Repeats::Repeats(RequestLog& log, const std::string& id, const char* method,
                   absl::StrCat(what, "a request_id has at most ", kMaxRequestId, " characters"));
     return;
   }
-  const RequestLog::Claim claim = log_.Begin(id, Digest(method, request), absl::Now());
-  using State = RequestLog::Claim::State;
+  digest_ = Digest(method, request);
+  const RequestLog::Claim claim = log_.Begin(id, digest_, absl::Now());
+  using Found = RequestLog::Claim::State;
   switch (claim.state) {
-    case State::kNew:
+    case Found::kNew:
       id_ = id;
       break;
-    case State::kRunning:
+    case Found::kRunning:
       status_ = MakeError(
           {.reason = Reason::kRequestInFlight},
           absl::StrCat(what, "request '", id, "' is still running; ask again for its answer"));
       break;
-    case State::kReused:
+    case Found::kReused:
       status_ = MakeError(
           {.reason = Reason::kRequestIdReused},
           absl::StrCat(what, "request_id '", id, "' was used for another request; take a new one"));
       break;
-    case State::kAnswered:
+    case Found::kAnswered:
       replayed_ = true;
       response.ParseFromString(*claim.answer);
       break;
   }
+}
+
+uint64_t Repeats::Keep(store::SpaceNumber space, const google::protobuf::MessageLite& response,
+                       store::WriteBatch& batch) {
+  if (id_.empty()) return 0;
+  const uint64_t sequence = log_.NextSequence(id_);
+  record::RequestRecord out;
+  out.set_id(id_);
+  out.set_digest(digest_);
+  out.set_answer(StableBytes(response));
+  out.set_time_unix_ns(ToRecord(absl::Now()));
+  batch.PutRequest(space, sequence, out.SerializeAsString());
+  batch.DropRequestsBefore(space, log_.OldestSequence());
+  return sequence;
 }
 
 void Repeats::End(const absl::Status& status, const google::protobuf::MessageLite& response) {

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/request_log.h"
+#include "core/store/write_batch.h"
 #include "server/drain.h"
 #include "server/identity.h"
 #include "server/status.h"
@@ -76,12 +77,18 @@ class Repeats {
   const absl::Status& status() const { return status_; }
   bool replayed() const { return replayed_; }
 
+  // Adds the answer to what is kept for `space`, of which the log is. The number by
+  // which the store knows it; 0 when there is no id.
+  uint64_t Keep(store::SpaceNumber space, const google::protobuf::MessageLite& response,
+                store::WriteBatch& batch);
+
   // Ends the claim with what the request came to.
   void End(const absl::Status& status, const google::protobuf::MessageLite& response);
 
  private:
   RequestLog& log_;
   std::string id_;  // empty: nothing is claimed
+  std::string digest_;
   absl::Status status_;
   bool replayed_ = false;
 };

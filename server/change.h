@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/address_space.h"
+#include "core/store/write_batch.h"
 #include "core/types.h"
 
 namespace iovad {
@@ -41,6 +42,12 @@ class PlannedChange : public Change {
   // planned. An error leaves the space as it was. May be called again after it
   // was undone.
   virtual absl::StatusOr<bool> Plan(AddressSpace& space) = 0;
+
+  // Adds the answer to what is kept, if the request has an id. Called after it was
+  // planned. The number by which the store knows the answer; 0 when there is none.
+  virtual uint64_t KeepAnswer(store::SpaceNumber /*space*/, store::WriteBatch& /*batch*/) {
+    return 0;
+  }
 };
 
 // A change that has the space's writer to itself: attaching, detaching,

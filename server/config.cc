@@ -84,6 +84,7 @@ struct Flags {
   std::string config_file;
   bool print_config = false;
   bool check_config = false;
+  bool recover = false;
   bool version = false;
 
   Flags() {
@@ -106,6 +107,10 @@ struct Flags {
     app.get_option("--ephemeral")->excludes(app.get_option("--state-dir"));
     app.add_flag("--print-config", print_config, "print the configuration in force as TOML, exit");
     app.add_flag("--check-config", check_config, "check the configuration and exit");
+    app.add_flag(
+        "--recover", recover,
+        "save what is intact of a damaged state, list what is not, exit; starts afterwards "
+        "as usual");
     app.add_flag("--version", version, "print the version and exit");
   }
 };
@@ -175,6 +180,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) 
     line.output = flags.config_file.empty() ? "the configuration is valid\n"
                                             : absl::StrCat(flags.config_file, ": valid\n");
   }
+  if (flags.recover) line.action = CommandLine::Action::kRecover;
   if (flags.print_config || flags.check_config) line.action = CommandLine::Action::kPrintAndExit;
   return line;
 }

@@ -132,6 +132,7 @@ struct CommandLine {
   enum class Action {
     kRun,
     kPrintAndExit,  // print `output` and leave with status 0
+    kRecover,       // RunRecover
   };
   Action action = Action::kRun;
   std::string output;  // ends with a newline

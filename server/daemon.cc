@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "core/fault_point.h"
 #include "grpc/health/v1/health.pb.h"
 #include "grpcpp/ext/channelz_service_plugin.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
@@ -22,8 +23,10 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
 #include "server/logging.h"
+#include "server/restore.h"
 #include "server/services.h"
 #include "server/signals.h"
+#include "server/state.h"
 #include "spdlog/spdlog.h"
 
 namespace iovad {
@@ -218,9 +221,6 @@ void LogStart(const Config& config, const Daemon& daemon) {
   if (daemon.tcp_port() != 0) {
     spdlog::info("also on TCP port {} ({})", daemon.tcp_port(), config.listen);
   }
-  if (!config.ephemeral) {
-    spdlog::warn("state is kept in memory only: {} is not used yet", config.state_dir);
-  }
 }
 
 }  // namespace
@@ -228,18 +228,23 @@ void LogStart(const Config& config, const Daemon& daemon) {
 int RunDaemon(const Config& config) {
   SetUpLogging(config.log_level, config.log_format);
   TerminationSignals signals;  // before gRPC starts its threads
-  DrainGate gate;
-  Services services(config, gate);
-  absl::StatusOr<std::unique_ptr<Daemon>> started =
-      Daemon::Start(config, gate, services.All(), &services.handles());
-  if (!started.ok()) {
+  const auto refuse = [](const absl::Status& why) {
     // Said even where nothing is logged.
     if (!spdlog::should_log(spdlog::level::critical)) {
-      fprintf(stderr, "iovad: %s\n", std::string(Message(started.status())).c_str());
+      fprintf(stderr, "iovad: %s\n", std::string(Message(why)).c_str());
     }
-    spdlog::critical("{}", Message(started.status()));
+    spdlog::critical("{}", Message(why));
     return 1;
-  }
+  };
+  if (absl::Status armed = ArmFaultPointsFromEnvironment(); !armed.ok()) return refuse(armed);
+  const absl::StatusOr<std::unique_ptr<State>> state = State::Open(config);
+  if (!state.ok()) return refuse(state.status());
+  DrainGate gate;
+  Services services(config, gate, **state);
+  if (absl::Status s = Restore(services.context()); !s.ok()) return refuse(s);
+  absl::StatusOr<std::unique_ptr<Daemon>> started =
+      Daemon::Start(config, gate, services.All(), &services.handles());
+  if (!started.ok()) return refuse(started.status());
   std::unique_ptr<Daemon> daemon = *std::move(started);
   LogStart(config, *daemon);
 

@@ -80,10 +80,10 @@ grpc::ServerUnaryReactor* DebugService::GetServerInfo(grpc::CallbackServerContex
     out["max_fd_handles"] = limits.max_fd_handles;
     out["max_fd_handles_per_user"] = limits.max_fd_handles_per_user;
     out["fd_handle_ttl_seconds"] = static_cast<uint64_t>(limits.fd_handle_ttl.count());
-    for (const char* feature : {"simulated-devices", "watch-resume", "request-ids-in-memory"}) {
+    for (const char* feature : {"simulated-devices", "watch-resume", "export-import"}) {
       response->add_features(feature);
     }
-    response->set_store("ephemeral");
+    response->set_store(context_.state.persistent() ? context_.config.state_dir : "ephemeral");
     WriteTime(context_.start_time, *response->mutable_start_time());
     response->set_pid(static_cast<uint32_t>(getpid()));
     response->set_epoch(context_.epoch);

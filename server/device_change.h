@@ -16,7 +16,9 @@
 #ifndef IOVAD_SERVER_DEVICE_CHANGE_H_
 #define IOVAD_SERVER_DEVICE_CHANGE_H_
 
+#include <functional>
 #include <memory>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -31,7 +33,7 @@ class DeviceChange {
   template <typename Request, typename Response>
   DeviceChange(ServerContext& context, grpc::CallbackServerContext* rpc, Role needed,
                const char* method, const Request& request, Response& response)
-      : call_(rpc, context.gate, needed), response_(&response) {
+      : call_(rpc, context.gate, needed), response_(&response), state_(&context.state) {
     if (!call_.status().ok()) {
       call_.Finish(call_.status());
       return;
@@ -47,19 +49,33 @@ class DeviceChange {
   bool over() const { return over_; }
   grpc::ServerUnaryReactor* reactor() const { return call_.reactor(); }
 
-  void End(const absl::Status& status) const {
-    repeats_->End(status, *response_);
-    call_.Finish(status);
+  // A success is answered once it is kept, with what `more` adds.
+  void End(const absl::Status& status,
+           const std::function<void(store::WriteBatch&)>& more = nullptr) const {
+    const auto end = [call = call_, repeats = repeats_,
+                      response = response_](const absl::Status& kept) {
+      repeats->End(kept, *response);
+      call.Finish(kept);
+    };
+    if (!status.ok() || !state_->persistent()) return end(status);
+    store::WriteBatch batch;
+    batch.UseReserve();
+    if (more) more(batch);
+    repeats_->Keep(store::kServer, *response_, batch);
+    state_->Commit(std::move(batch), end);
   }
   // The same in the handler itself.
-  grpc::ServerUnaryReactor* Answer(const absl::Status& status) const {
-    End(status);
+  grpc::ServerUnaryReactor* Answer(
+      const absl::Status& status,
+      const std::function<void(store::WriteBatch&)>& more = nullptr) const {
+    End(status, more);
     return reactor();
   }
 
  private:
   Call call_;
   google::protobuf::MessageLite* response_;
+  State* state_;
   std::shared_ptr<Repeats> repeats_;
   bool over_ = true;
 };

@@ -86,16 +86,23 @@ grpc::ServerUnaryReactor* DeviceService::OpenDevice(grpc::CallbackServerContext*
     if (status.ok()) Describe(**device, *response->mutable_device());
     return status;
   };
+  // What opens it again. Nothing does where it came as a descriptor.
+  const auto keep = [this, request](store::WriteBatch& batch) {
+    if (request->has_fd_handle()) return;
+    v1::OpenDeviceRequest again = *request;
+    again.clear_request_id();
+    batch.PutDevice(context_.state.DeviceNumber(request->device()), again.SerializeAsString());
+  };
   if (request->has_simulated()) {
-    return change.Answer(opened(MakeSimulated(request->device(), request->simulated())));
+    return change.Answer(opened(MakeSimulated(request->device(), request->simulated())), keep);
   }
   absl::StatusOr<DirectSource> source = FindDirectSource(*request, context_.handles);
   if (!source.ok()) return change.Answer(source.status());
   VhostDevice::Open(std::move(source->open),
-                    [this, change, opened, number = source->device_number](
+                    [this, change, opened, keep, number = source->device_number](
                         absl::StatusOr<std::shared_ptr<VhostDevice>> device) {
                       if (device.ok()) {
-                        change.End(opened(*std::move(device)));
+                        change.End(opened(*std::move(device)), keep);
                       } else {
                         change.End(NameHolder(device.status(), number, context_.registry));
                       }
@@ -136,10 +143,14 @@ grpc::ServerUnaryReactor* DeviceService::CloseDevice(grpc::CallbackServerContext
   const absl::StatusOr<std::shared_ptr<Device>> device =
       context_.registry.RemoveDevice(request->device());
   if (!device.ok()) return change.Answer(device.status());
+  const auto forget =
+      [number = context_.state.DropDeviceNumber(request->device())](store::WriteBatch& batch) {
+        if (number != 0) batch.DeleteDevice(number);
+      };
   const auto direct = std::dynamic_pointer_cast<VhostDevice>(*device);
-  if (direct == nullptr) return change.Answer(absl::OkStatus());
+  if (direct == nullptr) return change.Answer(absl::OkStatus(), forget);
   // Answered when it can be opened again.
-  direct->Close([change] { change.End(absl::OkStatus()); });
+  direct->Close([change, forget] { change.End(absl::OkStatus(), forget); });
   return change.reactor();
 }
 

@@ -42,6 +42,8 @@ class History {
   History(Bounds bounds, Revision revision)
       : bounds_(bounds), first_(Revision(revision.value() + 1)) {}
 
+  const Bounds& bounds() const { return bounds_; }
+
   // Of the revision after the newest.
   void Add(Entry entry, absl::Time now);
 
@@ -60,7 +62,7 @@ class History {
   };
   bool MayDropOldest(absl::Time now) const;
 
-  const Bounds bounds_;
+  Bounds bounds_;
   Revision first_;
   std::deque<Kept> kept_;
   uint64_t bytes_ = 0;

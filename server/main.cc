@@ -8,6 +8,7 @@
 #include "absl/synchronization/mutex.h"
 #include "server/config.h"
 #include "server/daemon.h"
+#include "server/recover.h"
 
 namespace {
 
@@ -27,6 +28,9 @@ int main(int argc, char** argv) {
   if (line->action == iovad::CommandLine::Action::kPrintAndExit) {
     fputs(line->output.c_str(), stdout);
     return fflush(stdout) == 0 ? 0 : 1;
+  }
+  if (line->action == iovad::CommandLine::Action::kRecover) {
+    return iovad::RunRecover(line->config);
   }
   return iovad::RunDaemon(line->config);
 }

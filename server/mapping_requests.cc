@@ -74,6 +74,10 @@ class MappingRequest final : public PlannedChange {
     return planned->changed;
   }
 
+  uint64_t KeepAnswer(store::SpaceNumber space, store::WriteBatch& batch) override {
+    return repeats_.Keep(space, response_, batch);
+  }
+
   void Finish(const absl::Status& status) override {
     if constexpr (requires { Traits::Ended(*space_, parsed_, true); }) {
       Traits::Ended(*space_, parsed_, status.ok() && !validate_only);

@@ -31,20 +31,21 @@ bool IsAllowed(const std::string& path, const std::string& allowed_paths) {
   return false;
 }
 
-absl::Status NotAllowed(const Space& space, const std::string& path, const std::string& allowed) {
+absl::Status NotAllowed(const std::string& where, const std::string& path,
+                        const std::string& allowed) {
   return MakeError(
       {.reason = Reason::kPathNotAllowed},
-      absl::StrCat(space.prefix(), "memory may not be registered from '", path, "'; ",
+      absl::StrCat(where, "memory may not be registered from '", path, "'; ",
                    allowed.empty() ? "no path is allowed" : absl::StrCat("allowed is ", allowed),
                    " (memory-paths), or send a descriptor through the fd socket"));
 }
 
 // Opens a file for memory, for reading only where writing is not allowed.
-absl::StatusOr<UniqueFd> OpenAllowed(const Space& space, const std::string& path,
+absl::StatusOr<UniqueFd> OpenAllowed(const std::string& where, const std::string& path,
                                      const std::string& allowed) {
-  if (std::filesystem::path(path).lexically_normal() != path || path.front() != '/' ||
-      !IsAllowed(path, allowed)) {
-    return NotAllowed(space, path, allowed);
+  if (std::filesystem::path(path).lexically_normal() != path || path.empty() ||
+      path.front() != '/' || !IsAllowed(path, allowed)) {
+    return NotAllowed(where, path, allowed);
   }
   // O_NONBLOCK: a FIFO must not make the server wait.
   constexpr int kFlags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
@@ -54,16 +55,15 @@ absl::StatusOr<UniqueFd> OpenAllowed(const Space& space, const std::string& path
   if (!fd) {
     const int refused = errno;
     const bool missing = refused == ENOENT || refused == ENOTDIR;
-    return MakeError(
-        {.reason = missing ? Reason::kMemoryNotFound : Reason::kMemoryUnsuitable,
-         .os_errno = refused},
-        absl::StrCat(space.prefix(), "cannot open '", path, "': ", std::strerror(refused)));
+    return MakeError({.reason = missing ? Reason::kMemoryNotFound : Reason::kMemoryUnsuitable,
+                      .os_errno = refused},
+                     absl::StrCat(where, "cannot open '", path, "': ", std::strerror(refused)));
   }
   // Links may have led elsewhere.
   std::error_code error;
   const std::string real =
       std::filesystem::read_symlink(absl::StrCat("/proc/self/fd/", fd.get()), error).string();
-  if (error || !IsAllowed(real, allowed)) return NotAllowed(space, path, allowed);
+  if (error || !IsAllowed(real, allowed)) return NotAllowed(where, path, allowed);
   return fd;
 }
 
@@ -105,7 +105,7 @@ void Write(const Space& space, const RegisteredMemory& memory, v1::Memory& out) 
   out.set_size(memory.client.size());
   out.set_offset(memory.offset);
   out.set_path(memory.path);
-  out.set_state(v1::MEMORY_STATE_READY);
+  out.set_state(memory.file != nullptr ? v1::MEMORY_STATE_READY : v1::MEMORY_STATE_MISSING);
   out.set_label(memory.label);
   out.set_mapping_count(space.CountMappings(memory.client));
 }
@@ -120,7 +120,7 @@ absl::Status RegisterMemory(ServerContext& context, Space& space,
   if (absl::Status s = space.CheckNewMemory(*client); !s.ok()) return s;
   const bool by_path = request.source_case() == v1::RegisterMemoryRequest::kPath;
   absl::StatusOr<UniqueFd> fd =
-      by_path ? OpenAllowed(space, request.path(), context.config.memory_paths)
+      by_path ? OpenAllowed(space.prefix(), request.path(), context.config.memory_paths)
               : context.handles.Claim(request.fd_handle(), FdKind::kMemory);
   if (!fd.ok()) return fd.status();
   absl::StatusOr<std::shared_ptr<const MappedFile>> file =
@@ -138,6 +138,15 @@ absl::Status RegisterMemory(ServerContext& context, Space& space,
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::shared_ptr<const MappedFile>> MapMemoryPath(ServerContext& context,
+                                                                const std::string& where,
+                                                                const std::string& path,
+                                                                uint64_t bytes) {
+  absl::StatusOr<UniqueFd> fd = OpenAllowed(where, path, context.config.memory_paths);
+  if (!fd.ok()) return fd.status();
+  return context.mapped_files.Map(*std::move(fd), bytes, absl::StrCat(where, "memory at ", path));
+}
+
 void ListMemory(const Space& space, v1::ListMemoryResponse& response) {
   space.memory()->ForEach(
       [&](const RegisteredMemory& memory) { Write(space, memory, *response.add_memory()); });
@@ -152,6 +161,11 @@ absl::Status GetMemoryHandle(ServerContext& context, const Space& space,
     return MakeError({.reason = Reason::kMemoryNotFound},
                      absl::StrCat(space.prefix(), "there is no memory ", request.memory_id(),
                                   "; ListMemory shows those there are"));
+  }
+  if (memory->file == nullptr) {
+    return MakeError({.reason = Reason::kMemoryUnsuitable},
+                     absl::StrCat(space.prefix(), "memory ", memory->id.value(),
+                                  " is missing since iovad was started again; register it again"));
   }
   UniqueFd copy(fcntl(memory->file->fd().get(), F_DUPFD_CLOEXEC, 0));
   if (!copy) {

@@ -42,6 +42,12 @@ absl::Status GetMemoryHandle(ServerContext& context, const Space& space,
 absl::StatusOr<RegisteredMemory> MakeMemory(MappedFiles& files, Space& space, uint64_t size,
                                             std::string label);
 
+// Maps the first `bytes` of a file by a path that is allowed. `where` begins messages.
+absl::StatusOr<std::shared_ptr<const MappedFile>> MapMemoryPath(ServerContext& context,
+                                                                const std::string& where,
+                                                                const std::string& path,
+                                                                uint64_t bytes);
+
 }  // namespace iovad
 
 #endif  // IOVAD_SERVER_MEMORY_REQUESTS_H_

@@ -46,17 +46,15 @@ std::string RandomId() {
   return id;
 }
 
-Registry::Registry(const Limits& limits)
+Registry::Registry(const Limits& limits, State& state)
     : limits_(limits),
+      state_(state),
       request_log_({.age = absl::FromChrono(limits.request_id_ttl),
                     .count = limits.max_request_ids,
                     .bytes = limits.request_id_bytes}) {}
 
-absl::StatusOr<std::shared_ptr<Space>> Registry::CreateSpace(
-    SpaceOptions options, Space::Identity identity, const std::vector<AttachTo>& attach_to) {
-  const std::string name = options.name;
-  if (absl::Status s = CheckName("space", name); !s.ok()) return s;
-  auto space = std::make_shared<Space>(std::move(options), std::move(identity), limits_);
+std::shared_ptr<Space> Registry::MakeSpace(SpaceOptions options, Space::Identity identity) {
+  auto space = std::make_shared<Space>(std::move(options), std::move(identity), limits_, state_);
   // Not the space itself: it would keep itself alive.
   space->OnChanged([this, raw = space.get()] { SpaceChanged(*raw); });
   space->OnMappingsChanged([this, weak = std::weak_ptr<Space>(space),
@@ -68,6 +66,25 @@ absl::StatusOr<std::shared_ptr<Space>> Registry::CreateSpace(
       if (const auto changed = weak.lock()) SpaceChanged(*changed);
     });
   });
+  return space;
+}
+
+absl::StatusOr<std::shared_ptr<Space>> Registry::RestoreSpace(SpaceOptions options,
+                                                              Space::Identity identity) {
+  const std::string name = options.name;
+  std::shared_ptr<Space> space = MakeSpace(std::move(options), std::move(identity));
+  const MutexLock lock(mu_);
+  if (spaces_.emplace(name, space).second) return space;
+  return MakeError({.reason = Reason::kNameTaken},
+                   absl::StrCat("there is a space '", name, "' already"));
+}
+
+absl::StatusOr<std::shared_ptr<Space>> Registry::CreateSpace(
+    SpaceOptions options, Space::Identity identity, const std::vector<AttachTo>& attach_to) {
+  const std::string name = options.name;
+  if (absl::Status s = CheckName("space", name); !s.ok()) return s;
+  identity.number = state_.NewSpaceNumber();
+  const std::shared_ptr<Space> space = MakeSpace(std::move(options), std::move(identity));
 
   const MutexLock lock(mu_);
   if (spaces_.contains(name)) {

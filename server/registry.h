@@ -41,7 +41,10 @@ std::string RandomId();
 
 class Registry {
  public:
-  explicit Registry(const Limits& limits);
+  // `state` outlives it.
+  Registry(const Limits& limits, State& state);
+
+  State& state() { return state_; }
 
   // ---- Spaces
 
@@ -54,6 +57,10 @@ class Registry {
   // answer.
   absl::StatusOr<std::shared_ptr<Space>> CreateSpace(SpaceOptions options, Space::Identity identity,
                                                      const std::vector<AttachTo>& attach_to)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // Takes in a space that was kept; NAME_TAKEN.
+  absl::StatusOr<std::shared_ptr<Space>> RestoreSpace(SpaceOptions options,
+                                                      Space::Identity identity)
       ABSL_LOCKS_EXCLUDED(mu_);
   // INVALID_NAME, SPACE_NOT_FOUND: also when `uid` is not empty and not its uid.
   absl::StatusOr<std::shared_ptr<Space>> FindSpace(const std::string& name,
@@ -107,6 +114,7 @@ class Registry {
   RequestLog& request_log() { return request_log_; }
 
  private:
+  std::shared_ptr<Space> MakeSpace(SpaceOptions options, Space::Identity identity);
   absl::StatusOr<PushTarget> ClaimLocked(const std::string& space, const AttachTo& attach_to)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Forgets a device that came with its owner, if nobody claims it any more.
@@ -115,6 +123,7 @@ class Registry {
   void Announce(v1::WatchSpacesResponse event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Limits limits_;
+  State& state_;
   mutable Mutex mu_;
   std::map<std::string, std::shared_ptr<Space>> spaces_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, std::shared_ptr<Device>> devices_ ABSL_GUARDED_BY(mu_);

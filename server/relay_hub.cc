@@ -150,7 +150,8 @@ RelaySession::Hooks RelayHub::HooksOf(const std::shared_ptr<Seat>& seat, const s
   hooks.wake = std::move(wake);
   hooks.next_seq = [this] { return last_seq_.fetch_add(1) + 1; };
   hooks.offer = [this, space](const RegisteredMemory& memory) -> absl::StatusOr<std::string> {
-    UniqueFd copy(fcntl(memory.file->fd().get(), F_DUPFD_CLOEXEC, 3));
+    UniqueFd copy;
+    if (memory.file != nullptr) copy = UniqueFd(fcntl(memory.file->fd().get(), F_DUPFD_CLOEXEC, 3));
     if (!copy) {
       return MakeError({.reason = Reason::kOverloaded, .os_errno = errno},
                        absl::StrCat("space '", space, "': memory ", memory.id.value(),

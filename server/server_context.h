@@ -13,21 +13,25 @@
 #include "server/drain.h"
 #include "server/handle_store.h"
 #include "server/registry.h"
+#include "server/state.h"
 #include "server/task_thread.h"
 
 namespace iovad {
 
 struct ServerContext {
-  ServerContext(const Config& c, DrainGate& g)
+  ServerContext(const Config& c, DrainGate& g, State& s)
       : config(c),
         gate(g),
-        registry(c.limits),
+        state(s),
+        registry(c.limits, s),
         handles({.ttl = c.limits.fd_handle_ttl,
                  .max_handles = c.limits.max_fd_handles,
                  .max_handles_per_user = c.limits.max_fd_handles_per_user}) {}
 
   const Config config;
   DrainGate& gate;
+  // What survives the server.
+  State& state;
   Registry registry;
   // Descriptors and processes that clients left for a request, or are to fetch.
   HandleStore handles;

@@ -18,8 +18,8 @@ namespace iovad {
 
 class Services {
  public:
-  Services(const Config& config, DrainGate& gate)
-      : context_(config, gate),
+  Services(const Config& config, DrainGate& gate, State& state)
+      : context_(config, gate, state),
         spaces_(context_),
         devices_(context_),
         debug_(context_),
@@ -33,6 +33,7 @@ class Services {
   }
 
   HandleStore& handles() { return context_.handles; }
+  ServerContext& context() { return context_; }
 
  private:
   ServerContext context_;

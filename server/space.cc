@@ -19,12 +19,14 @@ constexpr uint32_t kMaxPage = 10'000;
 
 }  // namespace
 
-Space::Space(SpaceOptions options, Identity identity, const Limits& limits)
+Space::Space(SpaceOptions options, Identity identity, const Limits& limits, State& state)
     : name_(options.name),
       prefix_(absl::StrCat("space '", options.name, "': ")),
       requested_range_(options.range),
       identity_(std::move(identity)),
       limits_(limits),
+      state_(state),
+      number_(identity_.number),
       core_(std::move(options)),
       listings_({.open = limits.max_open_snapshots, .idle = absl::FromChrono(limits.snapshot_ttl)}),
       history_({.age = absl::FromChrono(limits.history_age),
@@ -306,6 +308,10 @@ void Space::Write(const Attachment& attachment, v1::Attachment& out) {
 
 void Space::Describe(v1::Space& out) const {
   const ReaderLock lock(mu_);
+  DescribeLocked(out);
+}
+
+void Space::DescribeLocked(v1::Space& out) const {
   const SpaceOptions& options = core_.options();
   out.set_name(name_);
   out.set_uid(identity_.uid);

@@ -32,6 +32,8 @@
 #include "core/memory_map.h"
 #include "core/mutex.h"
 #include "core/request_log.h"
+#include "core/store/snapshot.h"
+#include "core/store/write_batch.h"
 #include "iovad/v1/address_space.pb.h"
 #include "iovad/v1/types.pb.h"
 #include "server/config.h"
@@ -40,6 +42,8 @@
 #include "server/listings.h"
 #include "server/push.h"
 #include "server/space_writer.h"
+#include "server/state.h"
+#include "server/state_records.h"
 #include "server/watch_hub.h"
 
 namespace iovad {
@@ -74,9 +78,12 @@ class Space : public std::enable_shared_from_this<Space> {
     std::string owner = {};
     std::map<std::string, std::string> labels = {};
     absl::Time create_time = {};
+    // In the store.
+    store::SpaceNumber number = {};
   };
 
-  Space(SpaceOptions options, Identity identity, const Limits& limits);
+  // `state` outlives it.
+  Space(SpaceOptions options, Identity identity, const Limits& limits, State& state);
   Space(const Space&) = delete;
   Space& operator=(const Space&) = delete;
 
@@ -112,6 +119,23 @@ class Space : public std::enable_shared_from_this<Space> {
 
   // Repeats of requests with an id.
   RequestLog& request_log() { return request_log_; }
+
+  // ---- What is kept of it (space_state.cc)
+
+  store::SpaceNumber number() const { return number_; }
+  State& state() { return state_; }
+  // Keeps what has changed without being planned: attachments, memory; `more` adds to
+  // the same batch. Then calls `done`, on any thread.
+  void Keep(std::function<void(store::WriteBatch&)> more,
+            std::function<void(const absl::Status&)> done) ABSL_LOCKS_EXCLUDED(mu_);
+  // Becomes what was kept, but for its attachments. For a space that nobody knows yet.
+  // STORE_CORRUPT.
+  absl::Status Restore(const record::SpaceRecord& record, std::vector<RegisteredMemory> memory,
+                       store::Snapshot& kept) ABSL_LOCKS_EXCLUDED(mu_);
+  // Attaches a device that it was attached to before, and maps everything on it; an
+  // attachment that fails is FAILED. `done` gets why, on any thread.
+  void Reattach(const PushTarget& target, std::vector<uint32_t> groups,
+                std::function<void(const absl::Status&)> done) ABSL_LOCKS_EXCLUDED(mu_);
 
   // ---- Registered memory (space_memory.cc)
 
@@ -187,6 +211,24 @@ class Space : public std::enable_shared_from_this<Space> {
   friend class SpaceWriter;
   friend class AttachmentChange;
 
+  void WriteRecord(const AddressSpace::Position& position, record::SpaceRecord& out) const
+      ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  void WriteHistory(Revision revision, const History::Entry& entry, absl::Time now,
+                    store::WriteBatch& batch) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // Everything but mappings and queues, as far as it is not kept yet.
+  void WriteState(store::WriteBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The planned steps, and how to take them back.
+  void WritePlanned(store::WriteBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  record::PendingRecord WritePending(const std::vector<uint64_t>& requests,
+                                     store::WriteBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // A batch was not committed: what it had is written again with the next.
+  struct Kept;
+  void Unkeep(const Kept& before) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status Corrupt(const std::string& what) const;
+  absl::Status RestoreHistory(const record::SpaceRecord& record, store::Snapshot& kept,
+                              absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void DescribeLocked(v1::Space& out) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+
   // SPACE_NOT_FOUND, REVISION_MISMATCH; then ATTACHMENT_FAILED, RELAY_DISCONNECTED:
   // whether `change` may be planned now.
   absl::Status CheckChange(const Change& change) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
@@ -241,6 +283,8 @@ class Space : public std::enable_shared_from_this<Space> {
   const IovaRange requested_range_;
   const Identity identity_;
   const Limits limits_;
+  State& state_;
+  const store::SpaceNumber number_;
 
   mutable SharedMutex mu_;
   AddressSpace core_ ABSL_GUARDED_BY(mu_);
@@ -257,6 +301,16 @@ class Space : public std::enable_shared_from_this<Space> {
   Listings listings_ ABSL_GUARDED_BY(mu_);
   History history_ ABSL_GUARDED_BY(mu_);
 
+  // What the store has.
+  struct Kept {
+    std::shared_ptr<const MemoryMap> memory = nullptr;  // null: not known to be all
+    std::set<MemoryId> memories = {};                   // and perhaps there are these
+    Revision history = {};                              // the newest
+    Revision first_history = {};                        // earlier ones were dropped
+    bool pending = false;                               // a batch that is settled by the next
+  };
+  Kept kept_ ABSL_GUARDED_BY(mu_);
+
   WatchHub<v1::WatchResponse> hub_;
   RequestLog request_log_;
   std::function<void()> on_changed_;
@@ -264,6 +318,10 @@ class Space : public std::enable_shared_from_this<Space> {
   Counters counters_;
   SpaceWriter writer_;
 };
+
+// What takes a pending batch of a space that is at `newest` with it out of the store.
+store::WriteBatch UndoOfPending(store::SpaceNumber space, const record::PendingRecord& pending,
+                                Revision newest);
 
 }  // namespace iovad
 

@@ -1,9 +1,14 @@
 #include "server/space_writer.h"
 
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "server/space.h"
 
 namespace iovad {
@@ -13,6 +18,21 @@ namespace {
 constexpr size_t kMaxTogether = 256;
 
 }  // namespace
+
+struct SpaceWriter::Group {
+  std::vector<Planned> planned;
+  std::vector<PushTarget> targets;
+  // Null when nothing is to be pushed.
+  std::shared_ptr<const IotlbBatch> batch;
+  SpacePush push;
+  // Planned, and not ended: readers do not see it.
+  bool sealed = false;
+  // What is to be stored, and what is then to be done about it if it must go.
+  store::WriteBatch stored;
+  record::PendingRecord pending;
+  Space::Kept kept_before;
+  Revision newest;
+};
 
 void SpaceWriter::Submit(std::unique_ptr<Change> change) {
   const uint64_t limit = space_.limits().writer_queue;
@@ -87,44 +107,105 @@ void SpaceWriter::RunExclusive(std::unique_ptr<Change> change) {
 void SpaceWriter::RunPlanned(std::vector<Waiting> taken) {
   auto group = std::make_shared<Group>();
   group->planned.reserve(taken.size());
-  SpacePush push;
-  {
-    const WriterLock lock(space_.mu_);
-    AddressSpace& core = space_.core_;
-    for (Waiting& waiting : taken) {
-      auto* change = static_cast<PlannedChange*>(waiting.change.get());
-      absl::Status status = space_.CheckChange(*change);
-      if (status.ok()) status = space_.CheckAttachments();
-      if (status.ok()) {
-        const absl::StatusOr<bool> stepped = change->Plan(core);
-        status = stepped.status();
-        if (stepped.ok() && *stepped && change->validate_only) core.UndoLast();
+  if (owed_.has_value()) {
+    // Kept for when this fails as well.
+    store::WriteBatch owed = *owed_;
+    auto kept = std::make_shared<std::vector<Waiting>>(std::move(taken));
+    space_.state_.Commit(std::move(owed), [this, group, kept, keep = space_.shared_from_this()](
+                                              const absl::Status& status) {
+      if (!status.ok()) {
+        for (Waiting& w : *kept) group->planned.push_back({std::move(w.change), status});
+        Answer(space_, std::move(group->planned));
+        return Ended();
       }
-      group->planned.push_back({std::move(waiting.change), std::move(status)});
-    }
-    if (!core.settled()) {
-      group->targets = space_.Targets();
-      if (group->targets.empty()) {
-        space_.Commit();
-      } else {
-        const AddressSpace::Change& change = core.Seal();
-        group->batch = std::make_shared<const IotlbBatch>(
-            IotlbBatch::FromChange(change.removed, change.added));
-        push = space_.PushOf(group->batch, core.planned_revision());
-      }
-    }
-  }
-  if (group->batch == nullptr) {
-    Answer(space_, std::move(group->planned));
-    Ended();
+      owed_.reset();
+      RunPlanned(std::move(*kept));
+    });
     return;
   }
+  Plan(std::move(taken), *group);
+  if (!group->stored.empty()) {
+    store::WriteBatch stored = std::move(group->stored);
+    space_.state_.Commit(std::move(stored),
+                         [this, group, keep = space_.shared_from_this()](
+                             const absl::Status& status) { Stored(group, status); });
+  } else if (group->batch != nullptr) {
+    Push(group);
+  } else {
+    Answer(space_, std::move(group->planned));
+    Ended();
+  }
+}
+
+void SpaceWriter::Plan(std::vector<Waiting> taken, Group& group) {
+  const WriterLock lock(space_.mu_);
+  AddressSpace& core = space_.core_;
+  for (Waiting& waiting : taken) {
+    auto* change = static_cast<PlannedChange*>(waiting.change.get());
+    absl::Status status = space_.CheckChange(*change);
+    if (status.ok()) status = space_.CheckAttachments();
+    if (status.ok()) {
+      const absl::StatusOr<bool> stepped = change->Plan(core);
+      status = stepped.status();
+      if (stepped.ok() && *stepped && change->validate_only) core.UndoLast();
+    }
+    group.planned.push_back({std::move(waiting.change), std::move(status)});
+  }
+  if (!core.settled()) {
+    group.targets = space_.Targets();
+    group.newest = core.planned_revision();
+    if (group.targets.empty() && !space_.state_.persistent()) {
+      space_.Commit();
+      return;
+    }
+    const AddressSpace::Change& change = core.Seal();
+    group.sealed = true;
+    if (!group.targets.empty()) {
+      group.batch =
+          std::make_shared<const IotlbBatch>(IotlbBatch::FromChange(change.removed, change.added));
+      group.push = space_.PushOf(group.batch, group.newest);
+    }
+  }
+  if (!space_.state_.persistent()) return;
+  group.kept_before = space_.kept_;
+  if (group.sealed) space_.WritePlanned(group.stored);
+  std::vector<uint64_t> answers;
+  for (const Planned& p : group.planned) {
+    if (!p.status.ok() || p.change->validate_only) continue;
+    auto* change = static_cast<PlannedChange*>(p.change.get());
+    if (const uint64_t answer = change->KeepAnswer(space_.number_, group.stored)) {
+      answers.push_back(answer);
+    }
+  }
+  if (!group.targets.empty()) group.pending = space_.WritePending(answers, group.stored);
+}
+
+void SpaceWriter::Stored(const GroupPtr& group, const absl::Status& status) {
+  if (!status.ok()) {
+    {
+      const WriterLock lock(space_.mu_);
+      space_.core_.UndoAll();
+      space_.Unkeep(group->kept_before);
+    }
+    return Fail(group, status, /*retry=*/true);
+  }
+  FaultPoint("space.stored");
+  if (group->batch != nullptr) return Push(group);
+  if (group->sealed) {
+    const WriterLock lock(space_.mu_);
+    space_.Commit();
+  }
+  Answer(space_, std::move(group->planned));
+  Ended();
+}
+
+void SpaceWriter::Push(const GroupPtr& group) {
   space_.counters_.batches.fetch_add(1, std::memory_order_relaxed);
   if (group->planned.size() > 1) {
     space_.counters_.coalesced.fetch_add(group->planned.size(), std::memory_order_relaxed);
   }
   PushToAll(
-      group->targets, std::move(push),
+      group->targets, std::move(group->push),
       [this, group, keep = space_.shared_from_this()](const PushResult& result) {
         Pushed(group, result);
       },
@@ -134,30 +215,59 @@ void SpaceWriter::RunPlanned(std::vector<Waiting> taken) {
       });
 }
 
-void SpaceWriter::Pushed(const std::shared_ptr<Group>& group, const PushResult& result) {
-  bool failed = false;
+void SpaceWriter::Pushed(const GroupPtr& group, const PushResult& result) {
+  FaultPoint("space.pushed");
+  if (result.status.ok()) {
+    {
+      const WriterLock lock(space_.mu_);
+      space_.Commit();
+    }
+    Answer(space_, std::move(group->planned));
+    return Ended();
+  }
+  const bool failed = !result.unknown.empty();
   {
     const WriterLock lock(space_.mu_);
-    if (result.status.ok()) {
-      space_.Commit();
-    } else {
-      space_.core_.UndoAll();
-      failed = !result.unknown.empty();
-      if (failed) space_.MarkFailed(group->targets, result, *group->batch);
-    }
+    space_.core_.UndoAll();
+    if (failed) space_.MarkFailed(group->targets, result, *group->batch);
   }
   if (failed) space_.NotifyChanged();
-  if (!result.status.ok()) {
-    if (group->planned.size() > 1 && !failed) {
-      const MutexLock lock(mu_);
-      for (size_t i = group->planned.size(); i > 0; --i) {
-        queue_.push_front({.change = std::move(group->planned[i - 1].change), .alone = true});
-      }
-      group->planned.clear();
+  Unstore(group, result.status, !failed);
+}
+
+void SpaceWriter::Unstore(const GroupPtr& group, const absl::Status& why, bool retry) {
+  if (!space_.state_.persistent()) return Fail(group, why, retry);
+  store::WriteBatch undo = UndoOfPending(space_.number_, group->pending, group->newest);
+  {
+    const WriterLock lock(space_.mu_);
+    space_.kept_.pending = false;
+    space_.kept_.history = std::min(space_.kept_.history, space_.core_.revision());
+  }
+  store::WriteBatch owed = undo;
+  space_.state_.Commit(
+      std::move(undo), [this, group, why, retry, owed = std::move(owed),
+                        keep = space_.shared_from_this()](const absl::Status& status) mutable {
+        if (!status.ok()) {
+          spdlog::error(
+              "{}a refused change could not be taken out of the store: {}; nothing is "
+              "changed until it can be",
+              space_.prefix(), std::string(status.message()));
+          owed_ = std::move(owed);
+        }
+        Fail(group, why, retry);
+      });
+}
+
+void SpaceWriter::Fail(const GroupPtr& group, const absl::Status& why, bool retry) {
+  if (retry && group->planned.size() > 1) {
+    const MutexLock lock(mu_);
+    for (size_t i = group->planned.size(); i > 0; --i) {
+      queue_.push_front({.change = std::move(group->planned[i - 1].change), .alone = true});
     }
-    for (Planned& planned : group->planned) {
-      if (planned.status.ok()) planned.status = result.status;
-    }
+    group->planned.clear();
+  }
+  for (Planned& planned : group->planned) {
+    if (planned.status.ok()) planned.status = why;
   }
   Answer(space_, std::move(group->planned));
   Ended();

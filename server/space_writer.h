@@ -19,11 +19,13 @@
 #include <atomic>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "core/iotlb_batch.h"
 #include "core/mutex.h"
+#include "core/store/write_batch.h"
 #include "server/change.h"
 #include "server/push.h"
 
@@ -51,11 +53,8 @@ class SpaceWriter {
     std::unique_ptr<Change> change;
     absl::Status status;
   };
-  struct Group {
-    std::vector<Planned> planned;
-    std::vector<PushTarget> targets;
-    std::shared_ptr<const IotlbBatch> batch;
-  };
+  struct Group;
+  using GroupPtr = std::shared_ptr<Group>;
 
   // Runs what waits, until nothing does or a device has to be waited for.
   void RunQueue() ABSL_LOCKS_EXCLUDED(mu_);
@@ -65,7 +64,15 @@ class SpaceWriter {
 
   void RunExclusive(std::unique_ptr<Change> change);
   void RunPlanned(std::vector<Waiting> taken);
-  void Pushed(const std::shared_ptr<Group>& group, const PushResult& result);
+  void Plan(std::vector<Waiting> taken, Group& group);
+  void Stored(const GroupPtr& group, const absl::Status& status);
+  void Push(const GroupPtr& group);
+  void Pushed(const GroupPtr& group, const PushResult& result);
+  // Takes out of the store what was taken back elsewhere, then answers.
+  void Unstore(const GroupPtr& group, const absl::Status& why, bool retry);
+  // Nothing of the group stands, because of `why`: each is run again alone, if that
+  // may help, or answered.
+  void Fail(const GroupPtr& group, const absl::Status& why, bool retry);
   static void Answer(Space& space, std::vector<Planned> planned);
   // What was in flight has ended.
   void Ended();
@@ -77,6 +84,9 @@ class SpaceWriter {
   // Set by the first of the two that reach it: RunQueue after it started
   // something, and the end of that. The second goes on with the queue.
   std::atomic<bool> handover_ = false;
+  // What could not be taken out of the store again, and must be before anything else
+  // is put there. Of the strand.
+  std::optional<store::WriteBatch> owed_;
 };
 
 }  // namespace iovad

@@ -61,7 +61,8 @@ class EchoServiceImpl final : public EchoService::CallbackService {
   config.socket = socket;
   config.ephemeral = true;
   DrainGate gate;
-  Services services(config, gate);
+  State state;
+  Services services(config, gate, state);
   EchoServiceImpl echo;
   std::vector<NamedService> all = services.All();
   all.push_back({"iovad.bench.EchoService", &echo});

@@ -2,7 +2,8 @@
 it serves, ended and checked.
 
 IOVAD_BIN_DIR says where the program is, IOVAD_TIMEOUT_SCALE by how much every
-wait is to be stretched (sanitizer builds, slow machines).
+wait is to be stretched (sanitizer builds, slow machines), IOVAD_TEST_PERSISTENT=1
+that every daemon keeps its state in a file.
 """
 
 import os
@@ -15,6 +16,8 @@ import time
 
 TIMEOUT_SCALE = float(os.environ.get("IOVAD_TIMEOUT_SCALE", "1"))
 BIN_DIR = os.environ.get("IOVAD_BIN_DIR", "")
+# Whether every daemon keeps its state: the same tests, by way of the store.
+PERSISTENT = os.environ.get("IOVAD_TEST_PERSISTENT", "") not in ("", "0")
 IOVAD = os.path.join(BIN_DIR, "iovad") if BIN_DIR else shutil.which("iovad")
 
 
@@ -53,15 +56,18 @@ def connects(path):
 class Daemon:
     """One iovad process. Use as a context manager, or start() and stop()."""
 
-    def __init__(self, *arguments, folder=None, config=None):
-        """`arguments` are added to the usual ones; `config` is the text of a config file."""
+    def __init__(self, *arguments, folder=None, config=None, keeps=PERSISTENT, environment=None):
+        """`arguments` are added to the usual ones; `config` is the text of a config file.
+        With `keeps` its state is kept in the folder, for the next one to take up."""
         self._owns_folder = folder is None
         # Short, whatever TMPDIR pytest uses: a socket's path has at most 107 characters.
         self.folder = folder or tempfile.mkdtemp(prefix="iovad-")
         self.socket_path = os.path.join(self.folder, "iovad.sock")
         self._log_path = os.path.join(self.folder, "stderr.log")
-        self._arguments = ["--socket", self.socket_path, "--ephemeral", "--log-level", "warn",
+        state = ["--state-dir", os.path.join(self.folder, "state")] if keeps else ["--ephemeral"]
+        self._arguments = ["--socket", self.socket_path, *state, "--log-level", "warn",
                            *arguments]
+        self._environment = {**os.environ, **(environment or {})}
         if config is not None:
             config_path = os.path.join(self.folder, "iovad.toml")
             with open(config_path, "w", encoding="utf-8") as file:
@@ -85,7 +91,7 @@ class Daemon:
         with open(self._log_path, "w", encoding="utf-8") as log:
             self._terminated = False
             self.process = subprocess.Popen([IOVAD, *self._arguments], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log)
+                                            stdout=log, stderr=log, env=self._environment)
 
         def accepts():
             assert self.process.poll() is None, f"iovad ended at once:\n{self.log()}"

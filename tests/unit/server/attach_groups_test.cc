@@ -78,7 +78,8 @@ class AttachGroupsTest : public ::testing::Test {
     return description.attachments_size();
   }
 
-  Registry registry_{Config().limits};
+  State state_;
+  Registry registry_{Config().limits, state_};
   std::shared_ptr<GroupDevice> device_ = std::make_shared<GroupDevice>("net0");
   std::shared_ptr<GroupDevice> other_ = std::make_shared<GroupDevice>("net1");
   std::shared_ptr<Space> space_;

@@ -1,0 +1,71 @@
+// Becoming what a space was before.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/address_space.h"
+#include "core/error.h"
+#include "core/format.h"
+
+namespace iovad {
+
+absl::Status AddressSpace::RestoreMapping(const Mapping& mapping) {
+  const auto corrupt = [&](const char* what) {
+    return MakeError({.reason = Reason::kStoreCorrupt, .conflicts = {mapping}},
+                     absl::StrCat(Prefix(), "what was kept of mapping ", mapping.id().value(),
+                                  " at IOVA ", Hex(mapping.iova()), " cannot be: ", what));
+  };
+  const uint64_t mask = options_.page_size - 1;
+  const uint64_t firsts = mapping.iova().first().value() | mapping.hva().first().value() |
+                          (mapping.is_guest() ? mapping.gpa().first().value() : 0);
+  if (((firsts | (mapping.last_offset() + 1)) & mask) != 0) return corrupt("it is unaligned");
+  if (table_.FindById(mapping.id()) != nullptr) return corrupt("its id is there already");
+  if (mapping.is_guest()) {
+    const Mapping* first = table_.FirstFromGpa(mapping.gpa().first());
+    if (first != nullptr && first->gpa().Overlaps(mapping.gpa())) {
+      return corrupt("its GPA range is mapped already");
+    }
+  } else if (table_.FindHostByHva(mapping.hva()) != nullptr) {
+    return corrupt("its host-only memory is mapped already");
+  }
+  if (!allocator_.Take(mapping.iova())) return corrupt("its IOVA range is taken already");
+  planned_bytes_ += mapping.size();
+  table_.Insert(mapping);
+  return absl::OkStatus();
+}
+
+absl::Status AddressSpace::RestoreRest(const Position& position, std::vector<Svq> svqs) {
+  const auto corrupt = [&](const std::string& what) {
+    return MakeError({.reason = Reason::kStoreCorrupt},
+                     absl::StrCat(Prefix(), "what was kept of it cannot be: ", what));
+  };
+  absl::Status status;
+  table_.ForEachIova(IovaRange::Whole(), [&](const Mapping& m) {
+    if (m.id() >= position.next_mapping_id || m.revision() > position.revision) {
+      status = corrupt(absl::StrCat("mapping ", m.id().value(), " of revision ",
+                                    m.revision().value(), " is newer than the space"));
+    }
+    return status.ok();
+  });
+  if (!status.ok()) return status;
+  for (Svq& svq : svqs) {
+    const std::string name = absl::StrCat("shadow virtqueue ", svq.id.value());
+    if (svq.id >= position.next_svq_id) return corrupt(name + " is newer than the space");
+    for (Mapping& m : svq.mappings) {
+      const Mapping* mapping = table_.FindById(m.id());
+      if (mapping == nullptr || mapping->svq() != svq.id) {
+        return corrupt(absl::StrCat(name, " lacks its mapping ", m.id().value()));
+      }
+      m = *mapping;
+    }
+    const SvqId id = svq.id;
+    svqs_.insert_or_assign(id, std::move(svq));
+  }
+  committed_ = position.revision;
+  next_mapping_id_ = position.next_mapping_id;
+  next_svq_id_ = position.next_svq_id;
+  mapping_count_ = table_.size();
+  mapped_bytes_ = planned_bytes_;
+  return absl::OkStatus();
+}
+
+}  // namespace iovad

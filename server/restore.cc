@@ -1,0 +1,267 @@
+#include "server/restore.h"
+
+#include <spdlog/spdlog.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "core/error.h"
+#include "iovad/v1/device.pb.h"
+#include "server/direct_source.h"
+#include "server/memory_requests.h"
+#include "server/simulated_spec.h"
+#include "server/space.h"
+#include "server/state_records.h"
+#include "server/vhost_device.h"
+
+namespace iovad {
+namespace {
+
+std::string Text(const absl::Status& status) { return std::string(status.message()); }
+
+absl::Status Corrupt(const std::string& what) {
+  return MakeError({.reason = Reason::kStoreCorrupt},
+                   absl::StrCat("what was kept of ", what, " cannot be read"));
+}
+
+template <typename Message>
+bool Parse(std::string_view bytes, Message& out) {
+  return out.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
+}
+
+// Waits for the outcome of something that answers on another thread.
+template <typename T>
+class Outcome {
+ public:
+  void Set(T value) {
+    value_ = std::move(value);
+    done_.Notify();
+  }
+  T& Wait() {
+    done_.WaitForNotification();
+    return *value_;
+  }
+
+ private:
+  absl::Notification done_;
+  std::optional<T> value_;
+};
+
+absl::StatusOr<std::shared_ptr<Device>> Open(ServerContext& context,
+                                             const v1::OpenDeviceRequest& request) {
+  if (request.has_simulated()) return MakeSimulated(request.device(), request.simulated());
+  absl::StatusOr<DirectSource> source = FindDirectSource(request, context.handles);
+  if (!source.ok()) return source.status();
+  Outcome<absl::StatusOr<std::shared_ptr<Device>>> opened;
+  VhostDevice::Open(std::move(source->open),
+                    [&opened](absl::StatusOr<std::shared_ptr<VhostDevice>> device) {
+                      if (!device.ok()) return opened.Set(device.status());
+                      opened.Set(std::shared_ptr<Device>(*std::move(device)));
+                    });
+  return std::move(opened.Wait());
+}
+
+absl::Status RestoreDevices(ServerContext& context, store::Snapshot& kept) {
+  absl::Status status;
+  std::vector<v1::OpenDeviceRequest> requests;
+  absl::Status read = kept.ForEachBlob(store::Table::kDevice, store::kServer, 0,
+                                       [&](uint64_t number, std::string_view bytes) {
+                                         v1::OpenDeviceRequest request;
+                                         if (!Parse(bytes, request)) {
+                                           status = Corrupt(absl::StrCat("device ", number));
+                                           return false;
+                                         }
+                                         context.state.TakeDeviceNumber(request.device(), number);
+                                         requests.push_back(std::move(request));
+                                         return true;
+                                       });
+  if (!read.ok() || !status.ok()) return read.ok() ? status : read;
+  for (const v1::OpenDeviceRequest& request : requests) {
+    const absl::StatusOr<std::shared_ptr<Device>> device = Open(context, request);
+    const absl::Status opened = device.ok() ? context.registry.AddDevice(*device) : device.status();
+    if (!opened.ok()) {
+      spdlog::error("device '{}' was open and cannot be opened again: {}", request.device(),
+                    Text(opened));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RestoreRequests(ServerContext& context, store::Snapshot& kept) {
+  absl::Status status;
+  absl::Status read = kept.ForEachBlob(
+      store::Table::kRequest, store::kServer, 0, [&](uint64_t sequence, std::string_view bytes) {
+        record::RequestRecord in;
+        if (!Parse(bytes, in)) {
+          status = Corrupt(absl::StrCat("the answer to request ", sequence, " of the server"));
+          return false;
+        }
+        context.registry.request_log().Restore(
+            {in.id(), in.digest(), in.answer(), FromRecord(in.time_unix_ns())}, sequence);
+        return true;
+      });
+  return read.ok() ? status : read;
+}
+
+// The memory of a space: opened again where it was opened by path, missing elsewhere.
+absl::StatusOr<std::vector<RegisteredMemory>> RestoreMemory(ServerContext& context,
+                                                            store::SpaceNumber number,
+                                                            const std::string& space,
+                                                            store::Snapshot& kept) {
+  std::vector<RegisteredMemory> memories;
+  absl::Status status;
+  absl::Status read =
+      kept.ForEachBlob(store::Table::kMemory, number, 0, [&](uint64_t id, std::string_view bytes) {
+        record::MemoryRecord in;
+        std::optional<RegisteredMemory> memory;
+        if (Parse(bytes, in)) memory = ReadMemory(in);
+        if (!memory.has_value()) {
+          status = Corrupt(absl::StrCat("memory ", id, " of space '", space, "'"));
+          return false;
+        }
+        memory->id = MemoryId(id);
+        memories.push_back(*std::move(memory));
+        return true;
+      });
+  if (!read.ok() || !status.ok()) return read.ok() ? status : read;
+  for (RegisteredMemory& memory : memories) {
+    if (memory.path.empty()) {
+      spdlog::warn(
+          "space '{}': memory {} ('{}') came as a descriptor, which is gone: it is MISSING until "
+          "it is registered again",
+          space, memory.id.value(), memory.label);
+      continue;
+    }
+    auto file = MapMemoryPath(context, absl::StrCat("space '", space, "': "), memory.path,
+                              memory.offset + memory.client.size());
+    if (file.ok()) {
+      memory.file = *std::move(file);
+    } else {
+      spdlog::error("space '{}': memory {} is MISSING until it is registered again: {}", space,
+                    memory.id.value(), Text(file.status()));
+    }
+  }
+  return memories;
+}
+
+struct Restored {
+  std::shared_ptr<Space> space;
+  record::SpaceRecord record;
+  std::optional<record::PendingRecord> pending;
+};
+
+absl::StatusOr<Restored> RestoreSpace(ServerContext& context, store::SpaceNumber number,
+                                      const record::SpaceRecord& record, store::Snapshot& kept) {
+  const v1::Space& space = record.space();
+  std::optional<SpaceOptions> options = ReadSpaceOptions(space);
+  if (!options.has_value()) return Corrupt(absl::StrCat("space ", number.value()));
+  const absl::Time created = absl::FromUnixSeconds(space.create_time().seconds()) +
+                             absl::Nanoseconds(space.create_time().nanos());
+  auto made = context.registry.RestoreSpace(
+      *std::move(options), {.uid = space.uid(),
+                            .owner = space.owner(),
+                            .labels = {space.labels().begin(), space.labels().end()},
+                            .create_time = created,
+                            .number = number});
+  if (!made.ok()) return made.status();
+  auto memory = RestoreMemory(context, number, space.name(), kept);
+  if (!memory.ok()) return memory.status();
+  if (absl::Status s = (*made)->Restore(record, *std::move(memory), kept); !s.ok()) return s;
+  Restored restored{.space = *made, .record = record, .pending = std::nullopt};
+  const auto pending = kept.Get(store::Table::kPending, number, 0);
+  if (!pending.ok()) return pending.status();
+  if (pending->has_value() && !Parse(**pending, restored.pending.emplace())) {
+    return Corrupt(absl::StrCat("the change in flight of space '", space.name(), "'"));
+  }
+  return restored;
+}
+
+// Maps the space on what followed it. The first refusal, if any.
+absl::Status Reattach(ServerContext& context, const Restored& restored) {
+  absl::Status first;
+  Space& space = *restored.space;
+  for (const record::AttachmentRecord& a : restored.record.attachments()) {
+    const std::vector<uint32_t> groups(a.groups().begin(), a.groups().end());
+    const absl::StatusOr<PushTarget> target = context.registry.Claim(
+        space, {.device = a.device(), .asid = Asid(a.asid()), .groups = groups});
+    if (!target.ok()) {
+      spdlog::error("{}is not attached to device '{}' (ASID {}) any more: {}", space.prefix(),
+                    a.device(), a.asid(), Text(target.status()));
+      continue;
+    }
+    Outcome<absl::Status> mapped;
+    space.Reattach(*target, groups, [&mapped](const absl::Status& s) { mapped.Set(s); });
+    if (absl::Status s = mapped.Wait(); !s.ok()) {
+      spdlog::error("{}device '{}' (ASID {}): {}", space.prefix(), a.device(), a.asid(), Text(s));
+      if (first.ok()) first = s;
+    }
+  }
+  return first;
+}
+
+// Commits, and waits.
+absl::Status CommitNow(State& state, store::WriteBatch batch) {
+  Outcome<absl::Status> committed;
+  state.Commit(std::move(batch), [&committed](const absl::Status& s) { committed.Set(s); });
+  return committed.Wait();
+}
+
+}  // namespace
+
+absl::Status Restore(ServerContext& context) {
+  store::StateStore* const store = context.state.store();
+  if (store == nullptr) return absl::OkStatus();
+  const absl::Time begin = absl::Now();
+  // Twice at most: the second time without what a device refused.
+  absl::StatusOr<std::shared_ptr<store::Snapshot>> kept = store->TakeSnapshot();
+  if (!kept.ok()) return kept.status();
+  if (absl::Status s = RestoreDevices(context, **kept); !s.ok()) return s;
+  if (absl::Status s = RestoreRequests(context, **kept); !s.ok()) return s;
+
+  std::vector<std::pair<store::SpaceNumber, record::SpaceRecord>> records;
+  absl::Status status;
+  absl::Status read = (*kept)->ForEachSpace([&](store::SpaceNumber number, std::string_view bytes) {
+    record::SpaceRecord record;
+    if (!Parse(bytes, record)) {
+      status = Corrupt(absl::StrCat("space ", number.value()));
+      return false;
+    }
+    context.state.TakeSpaceNumber(number);
+    records.emplace_back(number, std::move(record));
+    return true;
+  });
+  if (!read.ok() || !status.ok()) return read.ok() ? status : read;
+  uint64_t mappings = 0;
+  for (const auto& [number, record] : records) {
+    absl::StatusOr<Restored> restored = RestoreSpace(context, number, record, **kept);
+    if (!restored.ok()) return restored.status();
+    absl::Status mapped = Reattach(context, *restored);
+    if (!mapped.ok() && restored->pending.has_value()) {
+      // What was on its way is what is refused: nobody was told of it, so it goes.
+      spdlog::warn("{}taking back the change that was in flight", restored->space->prefix());
+      const std::string name = restored->space->name();
+      absl::Status undone = CommitNow(
+          context.state, UndoOfPending(number, *restored->pending, Revision(record.revision())));
+      if (!undone.ok()) return undone;
+      context.registry.RemoveSpace(*restored->space);
+      absl::StatusOr<std::shared_ptr<store::Snapshot>> now = store->TakeSnapshot();
+      if (!now.ok()) return now.status();
+      restored = RestoreSpace(context, number, restored->pending->before(), **now);
+      if (!restored.ok()) return restored.status();
+      mapped = Reattach(context, *restored);
+    }
+    mappings +=
+        restored->space->Read([](const AddressSpace& core) { return core.mapping_count(); });
+  }
+  spdlog::info("{} spaces with {} mappings taken up in {} ms", records.size(), mappings,
+               absl::ToInt64Milliseconds(absl::Now() - begin));
+  return absl::OkStatus();
+}
+
+}  // namespace iovad

@@ -1,0 +1,61 @@
+// Where the server keeps what must survive it.
+//
+// Purpose. The one place that knows whether anything is kept: over a store, or, when
+// iovad runs with --ephemeral, over nothing, where every commit succeeds at once.
+// Hands out the numbers by which spaces and devices are known in the store.
+//
+// Thread safety. All functions, from any thread.
+#ifndef IOVAD_SERVER_STATE_H_
+#define IOVAD_SERVER_STATE_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/mutex.h"
+#include "core/store/state_store.h"
+#include "server/config.h"
+
+namespace iovad {
+
+class State {
+ public:
+  // Keeps nothing.
+  State() = default;
+  explicit State(std::unique_ptr<store::StateStore> store) : store_(std::move(store)) {}
+
+  // What the configuration asks for, and a line in the log about what was found.
+  // Errors as StateStore::Open.
+  static absl::StatusOr<std::unique_ptr<State>> Open(const Config& config);
+
+  bool persistent() const { return store_ != nullptr; }
+  // Null when nothing is kept.
+  store::StateStore* store() const { return store_.get(); }
+
+  // As StateStore::Commit.
+  void Commit(store::WriteBatch batch, std::function<void(const absl::Status&)> done);
+
+  store::SpaceNumber NewSpaceNumber() ABSL_LOCKS_EXCLUDED(mu_);
+  // That a number found in the store is taken.
+  void TakeSpaceNumber(store::SpaceNumber number) ABSL_LOCKS_EXCLUDED(mu_);
+  // The number of a device by its name, the same every time.
+  uint64_t DeviceNumber(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
+  void TakeDeviceNumber(const std::string& name, uint64_t number) ABSL_LOCKS_EXCLUDED(mu_);
+  // Forgets it. 0 when there was none.
+  uint64_t DropDeviceNumber(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  const std::unique_ptr<store::StateStore> store_;
+  Mutex mu_;
+  uint32_t next_space_ ABSL_GUARDED_BY(mu_) = 1;
+  uint64_t next_device_ ABSL_GUARDED_BY(mu_) = 1;
+  std::map<std::string, uint64_t> devices_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace iovad
+
+#endif  // IOVAD_SERVER_STATE_H_

@@ -1,0 +1,294 @@
+"""What survives the server: killed, started again on the same state, and everything is there."""
+
+import os
+import shutil
+import tempfile
+
+import grpc
+import pytest
+
+from daemon import Daemon, run_iovad
+from device_table import device_log, replay, table_of_mappings
+from fd_socket import FdSocket
+from harness import HVA, MIB, PAGE, Client, ranges, refused, spec
+from watching import Watcher, kinds
+
+
+@pytest.fixture
+def folder():
+    """Where the state is kept."""
+    path = tempfile.mkdtemp(prefix="iovad-")
+    yield path
+    shutil.rmtree(path)
+
+
+class Server:
+    """A daemon with a client, that can be killed and started again."""
+
+    def __init__(self, folder, *arguments):
+        self._folder, self._arguments = folder, arguments
+        self.daemon = self.client = None
+        self.start()
+
+    def start(self, **options):
+        self.daemon = Daemon(*self._arguments, folder=self._folder, keeps=True, **options).start()
+        self.client = Client(self.daemon.target)
+        self.client.wait_ready()
+        return self.client
+
+    def kill(self):
+        self.daemon.kill()
+        self.client.close()
+
+    def restart(self):
+        """Kills it and starts it again; the new client."""
+        self.kill()
+        return self.start()
+
+
+@pytest.fixture
+def server(folder):
+    """A server that keeps its state; ends in order."""
+    running = Server(folder)
+    yield running
+    running.client.close()
+    running.daemon.stop()
+
+
+def everything(client, space):
+    """A space as clients see it."""
+    return (client.GetSpace(space=space).space, client.mappings(space),
+            list(client.ListSVQs(space=space).svqs))
+
+
+def test_a_space_comes_back_as_it_was(server):
+    client = server.client
+    client.CreateSpace(space="vm", reserved=ranges((0xfee00000, 0xfeefffff), (0, 0xfff)),
+                       placement="PLACEMENT_IDENTITY", max_mappings=100,
+                       iova_range=dict(first=0, last=(1 << 40) - 1), labels={"tenant": "a"})
+    client.map("vm", HVA, 2 * MIB, gpa=MIB, label="ram")
+    client.map("vm", HVA, MIB, gpa=16 * MIB)
+    client.unmap("vm", at_gpa=MIB)
+    client.AllocSVQ(space="vm", queues=[
+        dict(queue_index=0, queue_size=64, format="RING_FORMAT_PACKED", desc_hva=HVA + 32 * MIB,
+             driver_hva=HVA + 33 * MIB, device_hva=HVA + 34 * MIB),
+        dict(queue_index=1, queue_size=64, control=True, driver_hva=HVA + 35 * MIB,
+             device_hva=HVA + 36 * MIB, control_out_hva=HVA + 37 * MIB,
+             control_in_hva=HVA + 38 * MIB)])
+    before = everything(client, "vm")
+    client = server.restart()
+    assert everything(client, "vm") == before
+    # It goes on where it was: no id and no revision comes twice.
+    mapping = client.map("vm", HVA, PAGE, gpa=64 * MIB)
+    assert mapping.mapping_id > max(m.mapping_id for m in before[1])
+    assert mapping.revision == before[0].revision + 1
+    refused("IOVA_OVERLAP", client.map, "vm", HVA, PAGE, gpa=80 * MIB, iova=16 * MIB)
+    client.FreeSVQ(space="vm")
+    assert not client.ListSVQs(space="vm").svqs
+    before = everything(client, "vm")
+    assert everything(server.restart(), "vm") == before
+
+
+def test_what_was_deleted_stays_so(server):
+    client = server.client
+    for name in ("a", "b"):
+        client.CreateSpace(space=name)
+        client.map(name, HVA, PAGE, gpa=0)
+    client.DeleteSpace(space="a", force=True, request_id="delete")
+    client.OpenDevice(device="sim", simulated={})
+    client.CloseDevice(device="sim")
+    client = server.restart()
+    assert [s.name for s in client.ListSpaces().spaces] == ["b"]
+    assert not client.ListDevices().devices
+    client.DeleteSpace(space="a", force=True, request_id="delete")
+    client.CreateSpace(space="a")
+    assert client.mappings("a") == []
+
+
+def test_devices_are_opened_again_and_mapped(server):
+    client = server.client
+    client.OpenDevice(device="sim", simulated=dict(as_num=2, group_num=2))
+    client.CreateSpace(space="vm", attachments=[dict(device="sim", asid=1)])
+    client.CreateSpace(space="ledger")
+    client.map("vm", HVA, MIB, gpa=0)
+    client.map("vm", HVA, MIB, gpa=MIB)
+    client.AttachDevice(space="ledger", device="sim", asid=0)
+    client.map("ledger", HVA, PAGE, gpa=0)
+    client.DetachDevice(space="ledger", device="sim", asid=0)
+    before = everything(client, "vm"), everything(client, "ledger")
+    client = server.restart()
+    assert (everything(client, "vm"), everything(client, "ledger")) == before
+    tables = replay(device_log(client, "sim"), strict=False)
+    assert tables[1] == table_of_mappings(client.mappings("vm"))
+    assert not tables.get(0)
+    client.unmap("vm", at_gpa=0)
+    tables = replay(device_log(client, "sim"), strict=False)
+    assert tables[1] == table_of_mappings(client.mappings("vm"))
+    refused("DEVICE_BUSY", client.AttachDevice, space="ledger", device="sim", asid=1)
+
+
+def test_a_device_that_refuses_at_the_start_leaves_its_attachment_failed(folder):
+    server = Server(folder)
+    # It refuses the third UPDATE that it gets: with the second mapping, when it is replayed.
+    server.client.OpenDevice(device="sim", simulated=dict(
+        faults=[dict(op="OP_UPDATE", nth=2, os_errno=5)]))
+    server.client.CreateSpace(space="vm")
+    server.client.map("vm", HVA, MIB, gpa=0)
+    server.client.map("vm", HVA, MIB, gpa=MIB)
+    refused("DEVICE_ERROR", server.client.AttachDevice, space="vm", device="sim", asid=0)
+    server.client.AttachDevice(space="vm", device="sim", asid=0)
+    client = server.restart()
+    attachment = client.GetSpace(space="vm").space.attachments[0]
+    assert attachment.state == 4 and "sim" in attachment.last_error
+    refused("ATTACHMENT_FAILED", client.map, "vm", HVA, PAGE, gpa=8 * MIB)
+    client.ResetDevice(device="sim")
+    client.map("vm", HVA, PAGE, gpa=8 * MIB)
+    client.close()
+    server.daemon.stop()
+
+
+def test_answers_are_given_again_byte_for_byte(server):
+    client = server.client
+    requests = [
+        ("CreateSpace", dict(space="vm", labels={"b": "2", "a": "1"}, request_id="1")),
+        ("Map", dict(space="vm", mapping=spec(HVA, MIB, gpa=0), request_id="2")),
+        ("Update", dict(space="vm", ops=[dict(map=spec(HVA, MIB, gpa=MIB)),
+                                         dict(unmap=dict(at_gpa=0))], request_id="3")),
+        ("AllocSVQ", dict(space="vm", queues=[dict(queue_index=0, queue_size=16)],
+                          request_id="4")),
+        ("Unmap", dict(space="vm", target=dict(at_gpa=99 * MIB, allow_missing=True),
+                       request_id="5")),
+        ("OpenDevice", dict(device="sim", simulated={}, request_id="6")),
+        ("AttachDevice", dict(space="vm", device="sim", asid=0, request_id="7")),
+        ("FreeSVQ", dict(space="vm", request_id="8")),
+    ]
+    first = [client.raw(rpc, **fields) for rpc, fields in requests]
+    revision = client.GetSpace(space="vm").space.revision
+    client = server.restart()
+    assert [client.raw(rpc, **fields) for rpc, fields in requests] == first
+    assert client.GetSpace(space="vm").space.revision == revision
+    refused("REQUEST_ID_REUSED", client.Map, space="vm", mapping=spec(HVA, MIB, gpa=8 * MIB),
+            request_id="2")
+    refused("REQUEST_ID_REUSED", client.OpenDevice, device="other", simulated={}, request_id="6")
+
+
+def test_a_watch_resumes_across_restarts(server):
+    client = server.client
+    client.CreateSpace(space="vm")
+    client.map("vm", HVA, PAGE, gpa=0)
+    client.OpenDevice(device="sim", simulated={})
+    client.AttachDevice(space="vm", device="sim", asid=0)
+    client.map("vm", HVA, PAGE, gpa=MIB)
+    client = server.restart()
+    client.unmap("vm", at_gpa=0)
+    with Watcher(client, "vm", start_revision=2) as watcher:
+        seen = [watcher.change() for _ in range(4)]
+    assert [revision for _, revision in seen] == [2, 3, 4, 5]
+    assert [kinds(events) for events, _ in seen] == [["mapped"], ["attached"], ["mapped"],
+                                                     ["unmapped"]]
+
+
+def test_memory_by_path_is_opened_again_and_by_descriptor_is_missing(folder):
+    file = os.path.join(folder, "ram")
+    with open(file, "wb") as made:
+        made.truncate(4 * MIB)
+    server = Server(folder, "--memory-paths", folder)
+    client = server.client
+    client.CreateSpace(space="vm")
+    by_path = client.RegisterMemory(space="vm", hva=HVA, size=2 * MIB, path=file).memory
+    with FdSocket(client.GetServerInfo().fd_socket) as fds, open(file, "rb+") as given:
+        handle = fds.deposit(given.fileno())
+    by_fd = client.RegisterMemory(space="vm", hva=HVA + 4 * MIB, size=2 * MIB,
+                                  fd_handle=handle).memory
+    mapping = client.map("vm", HVA, MIB, gpa=0)
+    assert mapping.memory_id == by_path.memory_id
+    client = server.restart()
+    memories = client.ListMemory(space="vm").memory
+    assert [(m.memory_id, m.state) for m in memories] == [(by_path.memory_id, 1),
+                                                          (by_fd.memory_id, 2)]
+    assert client.mappings("vm") == [mapping]
+    refused("MEMORY_UNSUITABLE", client.GetMemoryHandle, space="vm", memory_id=by_fd.memory_id)
+    client.UnregisterMemory(space="vm", memory_id=by_fd.memory_id)
+    client = server.restart()
+    assert [m.memory_id for m in client.ListMemory(space="vm").memory] == [by_path.memory_id]
+    client.close()
+    server.daemon.stop()
+
+
+def test_the_state_is_one_process_s(server, folder):
+    second = run_iovad("--socket", os.path.join(folder, "other.sock"),
+                       "--state-dir", os.path.join(folder, "state"))
+    assert second.returncode == 1
+    assert str(server.daemon.process.pid) in second.stderr
+
+
+def test_ephemeral_keeps_nothing(folder):
+    for _ in range(2):
+        with Daemon(folder=folder, keeps=False) as daemon, Client(daemon.target) as client:
+            client.CreateSpace(space="vm")
+    assert not os.path.exists(os.path.join(folder, "state"))
+
+
+def test_a_damaged_file_is_named_and_left_alone(folder):
+    with Daemon(folder=folder, keeps=True) as daemon, Client(daemon.target) as client:
+        client.CreateSpace(space="vm")
+        for n in range(300):
+            client.map("vm", HVA, PAGE, gpa=n * MIB, label="x" * 40)
+    path = os.path.join(folder, "state", "iovad.mdb")
+    with open(path, "rb+") as file:
+        for page in range(2 * PAGE, os.path.getsize(path), PAGE):
+            file.seek(page + 100)
+            file.write(os.urandom(200))
+    with open(path, "rb") as file:
+        damaged = file.read()
+    done = run_iovad("--socket", os.path.join(folder, "s"), "--state-dir",
+                     os.path.join(folder, "state"))
+    assert done.returncode == 1
+    assert path in done.stderr and "--recover" in done.stderr
+    with open(path, "rb") as file:
+        assert file.read() == damaged
+
+
+def test_a_full_disk_fails_the_request_and_nothing_else(folder):
+    server = Server(folder)
+    client = server.client
+    client.CreateSpace(space="vm")
+    client.map("vm", HVA, PAGE, gpa=0)
+    server.kill()
+    client = server.start(environment={"IOVAD_FAULT": "store.before_commit:error:28:2"})
+    client.map("vm", HVA, PAGE, gpa=MIB)
+    before = everything(client, "vm")
+    refused("STORE_FULL", client.map, "vm", HVA, PAGE, gpa=2 * MIB)
+    assert everything(client, "vm") == before
+    mapping = client.map("vm", HVA, PAGE, gpa=2 * MIB)
+    before = everything(client, "vm")
+    assert mapping in before[1]
+    assert everything(server.restart(), "vm") == before
+    server.client.close()
+    server.daemon.stop()
+
+
+@pytest.mark.parametrize("point", ["space.stored", "space.pushed"])
+def test_a_change_under_way_that_a_device_refuses_at_the_start_is_taken_back(folder, point):
+    server = Server(folder)
+    client = server.client
+    # What it is given when it is mapped again: one UPDATE more than before.
+    client.OpenDevice(device="sim", simulated=dict(
+        faults=[dict(op="OP_UPDATE", nth=3, os_errno=5)]))
+    client.CreateSpace(space="vm", attachments=[dict(device="sim")])
+    client.map("vm", HVA, PAGE, gpa=0)
+    server.kill()
+    client = server.start(environment={"IOVAD_FAULT": f"{point}:kill:2"})
+    client.map("vm", HVA, PAGE, gpa=MIB)
+    before = everything(client, "vm")
+    with pytest.raises(grpc.RpcError):
+        client.map("vm", HVA, PAGE, gpa=2 * MIB)
+    server.daemon.process.wait()
+    client.close()
+    client = server.start()
+    after = everything(client, "vm")
+    assert (after[1], after[2]) == (before[1], before[2])
+    assert after[0].revision == before[0].revision
+    assert after[0].attachments[0].state == 1
+    client.close()
+    server.daemon.stop()
