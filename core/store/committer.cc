@@ -85,6 +85,10 @@ void Committer::CommitGroup(absl::Span<Waiting> group) {
   slot_.ExpireOlderThan(max_snapshot_age_);
   absl::Status together = CommitTogether(group);
   if (together.ok()) return RestoreReserve();
+  // A tool that looked at the file and was killed may keep pages from being used again.
+  if (const std::shared_ptr<LmdbEnv> env = slot_.env(); env != nullptr && IsFull(together)) {
+    (void)mdb_reader_check(env->get(), nullptr);
+  }
   for (size_t i = 0; i < group.size(); ++i) {
     const absl::Span<const Waiting> alone = group.subspan(i, 1);
     absl::Status& status = group[i].status;
