@@ -239,6 +239,13 @@ absl::Status Restore(ServerContext& context) {
   if (!read.ok() || !status.ok()) return read.ok() ? status : read;
   uint64_t mappings = 0;
   for (const auto& [number, record] : records) {
+    if (record.unfinished()) {
+      spdlog::warn("space '{}': its import was cut off, nothing of it stays", record.space().name());
+      store::WriteBatch batch;
+      batch.DeleteSpace(number);
+      if (absl::Status s = CommitNow(context.state, std::move(batch)); !s.ok()) return s;
+      continue;
+    }
     absl::StatusOr<Restored> restored = RestoreSpace(context, number, record, **kept);
     if (!restored.ok()) return restored.status();
     absl::Status mapped = Reattach(context, *restored);

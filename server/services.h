@@ -11,6 +11,7 @@
 #include "server/daemon.h"
 #include "server/debug_service.h"
 #include "server/device_service.h"
+#include "server/migration_service.h"
 #include "server/relay_service.h"
 #include "server/server_context.h"
 
@@ -23,12 +24,14 @@ class Services {
         spaces_(context_),
         devices_(context_),
         debug_(context_),
+        migration_(context_),
         relay_(context_) {}
 
   std::vector<NamedService> All() {
     return {{AddressSpaceService::kName, &spaces_},
             {DeviceService::kName, &devices_},
             {DebugService::kName, &debug_},
+            {MigrationService::kName, &migration_},
             {RelayService::kName, &relay_}};
   }
 
@@ -40,6 +43,7 @@ class Services {
   AddressSpaceService spaces_;
   DeviceService devices_;
   DebugService debug_;
+  MigrationService migration_;
   RelayService relay_;
 };
 

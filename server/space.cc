@@ -27,6 +27,7 @@ Space::Space(SpaceOptions options, Identity identity, const Limits& limits, Stat
       limits_(limits),
       state_(state),
       number_(identity_.number),
+      unfinished_(identity_.unfinished),
       core_(std::move(options)),
       listings_({.open = limits.max_open_snapshots, .idle = absl::FromChrono(limits.snapshot_ttl)}),
       history_({.age = absl::FromChrono(limits.history_age),

@@ -16,6 +16,7 @@
 #ifndef IOVAD_SERVER_SPACE_H_
 #define IOVAD_SERVER_SPACE_H_
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -80,6 +81,9 @@ class Space : public std::enable_shared_from_this<Space> {
     absl::Time create_time = {};
     // In the store.
     store::SpaceNumber number = {};
+    // It is being imported, and is dropped when the server is started again before
+    // `SetFinished`.
+    bool unfinished = false;
   };
 
   // `state` outlives it.
@@ -124,6 +128,7 @@ class Space : public std::enable_shared_from_this<Space> {
 
   store::SpaceNumber number() const { return number_; }
   State& state() { return state_; }
+  void SetFinished() { unfinished_ = false; }
   // Keeps what has changed without being planned: attachments, memory; `more` adds to
   // the same batch. Then calls `done`, on any thread.
   void Keep(std::function<void(store::WriteBatch&)> more,
@@ -170,6 +175,31 @@ class Space : public std::enable_shared_from_this<Space> {
   // The process that owned the device of an attachment that is not LIVE has ended:
   // changes go on without it.
   void OwnerEnded(const PushTarget& target) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // ---- Exporting (space_export.cc)
+
+  // What an export begins with, all of one revision, which is kept as that of a
+  // listing is.
+  struct ExportStart {
+    uint64_t listing = 0;
+    Revision revision = {};
+    v1::Space space = {};
+    std::vector<SvqSpec> svqs = {};  // without addresses
+    std::shared_ptr<const MemoryMap> memory = {};
+  };
+  struct ExportPage {
+    std::vector<Mapping> mappings = {};
+    // Where the next page begins; nothing when there is none.
+    std::optional<Iova> next = {};
+    // No change was in flight.
+    bool settled = true;
+  };
+  // SPACE_NOT_FOUND.
+  absl::StatusOr<ExportStart> BeginExport() ABSL_LOCKS_EXCLUDED(mu_);
+  // SNAPSHOT_EXPIRED.
+  absl::Status ReadExport(uint64_t listing, Iova from, size_t most, ExportPage& page)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void EndExport(uint64_t listing) ABSL_LOCKS_EXCLUDED(mu_);
 
   // ---- Watching
 
@@ -285,6 +315,7 @@ class Space : public std::enable_shared_from_this<Space> {
   const Limits limits_;
   State& state_;
   const store::SpaceNumber number_;
+  std::atomic<bool> unfinished_;
 
   mutable SharedMutex mu_;
   AddressSpace core_ ABSL_GUARDED_BY(mu_);

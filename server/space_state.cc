@@ -23,6 +23,7 @@ void Space::WriteRecord(const AddressSpace::Position& position, record::SpaceRec
   space.clear_mapping_count();
   space.clear_mapped_bytes();
   space.clear_svq_count();
+  out.set_unfinished(unfinished_);
   out.set_revision(position.revision.value());
   out.set_next_mapping_id(position.next_mapping_id.value());
   out.set_next_svq_id(position.next_svq_id.value());

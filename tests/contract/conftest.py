@@ -5,8 +5,8 @@ import itertools
 
 import pytest
 
-pytest.register_assert_rewrite("daemon", "device_table", "fd_socket", "harness", "relay_peer",
-                               "watching")
+pytest.register_assert_rewrite("daemon", "device_table", "fd_socket", "harness", "migrating",
+                               "relay_peer", "watching")
 
 # pylint: disable=wrong-import-position
 from daemon import Daemon  # noqa: E402

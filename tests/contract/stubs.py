@@ -45,10 +45,10 @@ import reflection_pb2_grpc  # noqa: E402
 from google.rpc import status_pb2  # noqa: E402
 from grpc.health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
 from iovad.v1 import (address_space_pb2, address_space_pb2_grpc, debug_pb2,  # noqa: E402
-                      debug_pb2_grpc, device_pb2, device_pb2_grpc, relay_pb2, relay_pb2_grpc,
-                      types_pb2)
+                      debug_pb2_grpc, device_pb2, device_pb2_grpc, migration_pb2,
+                      migration_pb2_grpc, relay_pb2, relay_pb2_grpc, types_pb2)
 
 __all__ = ["address_space_pb2", "address_space_pb2_grpc", "channelz_pb2", "channelz_pb2_grpc",
            "debug_pb2", "debug_pb2_grpc", "device_pb2", "device_pb2_grpc", "health_pb2",
-           "health_pb2_grpc", "reflection_pb2", "reflection_pb2_grpc", "relay_pb2", "relay_pb2_grpc",
-           "status_pb2", "types_pb2"]
+           "health_pb2_grpc", "migration_pb2", "migration_pb2_grpc", "reflection_pb2",
+           "reflection_pb2_grpc", "relay_pb2", "relay_pb2_grpc", "status_pb2", "types_pb2"]

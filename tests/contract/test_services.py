@@ -10,7 +10,7 @@ from harness import HVA, PAGE
 from stubs import channelz_pb2, health_pb2, reflection_pb2
 
 SERVED = ["iovad.v1.AddressSpaceService", "iovad.v1.DeviceService", "iovad.v1.DebugService",
-          "iovad.v1.RelayService"]
+          "iovad.v1.MigrationService", "iovad.v1.RelayService"]
 Status = health_pb2.HealthCheckResponse
 
 
