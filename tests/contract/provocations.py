@@ -11,6 +11,7 @@ import grpc
 from conftest import fresh_name
 from daemon import wait_until
 from harness import (FIRST_FIT, HVA, MIB, PAGE, TOP, Client, extent, ranges, span, spec)
+from migrating import bind, export, header, import_
 from relay_peer import DISCONNECTED, RelayPeer, attachment_of
 from stubs import device_pb2 as device_api
 from watching import Watcher, seconds
@@ -446,3 +447,26 @@ def draining(world):
 def device_error(world):
     space, device = world.attached(dict(op=Fault.OP_UPDATE, nth=1, os_errno=errno.EFAULT))
     return map_refused(world, space, gpa=0, names=[device])
+
+
+# --- Imports ---
+
+
+def import_refused(world, records, **fields):
+    """An ImportSpace that has to be refused."""
+    return Provocation(lambda space: import_(world.client, header(space, **fields), records),
+                       space=fresh_name("there"))
+
+
+@provokes("UNBOUND_MEMORY")
+def unbound_memory(world):
+    space = world.space()
+    world.client.map(space, HVA, PAGE, gpa=MIB)
+    provoked = import_refused(world, export(world.client, space), bindings=[bind(0, MIB, HVA)])
+    provoked.names = [hex(MIB)]
+    return provoked
+
+
+@provokes("EXPORT_CORRUPT")
+def export_corrupt(world):
+    return import_refused(world, export(world.client, world.space())[:-1])

@@ -17,14 +17,12 @@ NOT_YET = {
     "STORE_FULL": "the store",
     "MEMORY_NOT_REGISTERED": "memory registration",
     "MEMORY_UNSUITABLE": "memory registration",
-    "UNBOUND_MEMORY": "ImportSpace",
     "SPACE_FROZEN": "devices that outlive the server",
     "NOT_OWNER": "identities",
     "ROLE_REQUIRED": "roles",
     "PATH_NOT_ALLOWED": "devices opened by path",
     "NO_IDENTITY": "identities",
     "STORE_CORRUPT": "the store",
-    "EXPORT_CORRUPT": "ImportSpace",
 }
 # Those that say nothing about the space: they come before it is looked for.
 NAMELESS = {"DRAINING"}
