@@ -50,19 +50,22 @@ void Space::WriteState(store::WriteBatch& batch) {
   WriteRecord(core_.position(), record);
   batch.PutSpace(number_, record.SerializeAsString());
   if (kept_.memory != memory_) {
-    memory_->ForEach([&](const RegisteredMemory& memory) {
-      if (kept_.memory != nullptr && kept_.memories.contains(memory.id)) return;
+    // Locals: the analysis of locks does not see into the lambdas.
+    Kept& kept = kept_;
+    const MemoryMap& memory = *memory_;
+    memory.ForEach([&](const RegisteredMemory& m) {
+      if (kept.memory != nullptr && kept.memories.contains(m.id)) return;
       record::MemoryRecord out;
-      iovad::Write(memory, out);
-      batch.PutMemory(number_, memory.id, out.SerializeAsString());
-      kept_.memories.insert(memory.id);
+      iovad::Write(m, out);
+      batch.PutMemory(number_, m.id, out.SerializeAsString());
+      kept.memories.insert(m.id);
     });
-    std::erase_if(kept_.memories, [&](MemoryId id) {
-      if (memory_->FindById(id) != nullptr) return false;
+    std::erase_if(kept.memories, [&](MemoryId id) {
+      if (memory.FindById(id) != nullptr) return false;
       batch.DeleteMemory(number_, id);
       return true;
     });
-    kept_.memory = memory_;
+    kept.memory = memory_;
   }
   const absl::Time now = absl::Now();
   const Revision first = std::max(history_.first(), Revision(kept_.history.value() + 1));
@@ -105,19 +108,20 @@ record::PendingRecord Space::WritePending(const std::vector<uint64_t>& requests,
   record::PendingRecord pending;
   // The ids that were given out stay so.
   AddressSpace::Position before = core_.position();
-  before.revision = core_.revision();
+  const Revision committed = core_.revision();
+  before.revision = committed;
   WriteRecord(before, *pending.mutable_before());
   core_.ForEachPlannedMapping([&](MappingChange::Kind kind, const Mapping& m) {
     if (kind == MappingChange::Kind::kMapped) {
       pending.add_added(m.id().value());
-    } else if (m.revision() <= core_.revision()) {
+    } else if (m.revision() <= committed) {
       iovad::Write(m, *pending.add_removed());
     }
   });
   core_.ForEachPlannedSvq([&](bool allocated, const Svq& svq) {
     if (allocated) {
       pending.add_svqs_allocated(svq.id.value());
-    } else if (svq.revision <= core_.revision()) {
+    } else if (svq.revision <= committed) {
       iovad::Write(svq, *pending.add_svqs_freed());
     }
   });
@@ -210,8 +214,9 @@ absl::Status Space::Restore(const record::SpaceRecord& record, std::vector<Regis
     status = Corrupt(absl::StrCat(what, " ", id));
     return false;
   };
+  AddressSpace& core = core_;
   absl::Status read = kept.ForEachMapping(number_, MappingId(0), [&](const Mapping& m) {
-    status = core_.RestoreMapping(m);
+    status = core.RestoreMapping(m);
     return status.ok();
   });
   std::vector<Svq> svqs;

@@ -55,14 +55,20 @@ class EchoServiceImpl final : public EchoService::CallbackService {
 };
 
 // Serves until it is killed; says on `ready` when it does.
-[[noreturn]] void Serve(const std::string& socket, int core, int ready) {
+[[noreturn]] void Serve(const std::string& directory, BenchServer::Keeps keeps, int core,
+                        int ready) {
   PinTo(core);
   Config config;
-  config.socket = socket;
-  config.ephemeral = true;
+  config.socket = directory + "/iovad.sock";
+  config.state_dir = directory + "/state";
+  config.ephemeral = keeps == BenchServer::Keeps::kNothing;
   DrainGate gate;
-  State state;
-  Services services(config, gate, state);
+  const auto state = State::Open(config);
+  if (!state.ok()) {
+    std::fprintf(stderr, "%s\n", std::string(state.status().message()).c_str());
+    _exit(1);
+  }
+  Services services(config, gate, **state);
   EchoServiceImpl echo;
   std::vector<NamedService> all = services.All();
   all.push_back({"iovad.bench.EchoService", &echo});
@@ -85,18 +91,17 @@ void PinTo(int core) {
   sched_setaffinity(0, sizeof(set), &set);
 }
 
-BenchServer::BenchServer(int core) {
+BenchServer::BenchServer(int core, Keeps keeps) {
   char directory[] = "/tmp/iovad-bench-XXXXXX";
   if (mkdtemp(directory) == nullptr) std::abort();
   directory_ = directory;
-  const std::string socket = directory_ + "/iovad.sock";
-  address_ = "unix:" + socket;
+  address_ = "unix:" + directory_ + "/iovad.sock";
   int ready[2];
   if (pipe(ready) != 0) std::abort();
   pid_ = fork();
   if (pid_ == 0) {
     close(ready[0]);
-    Serve(socket, core, ready[1]);
+    Serve(directory_, keeps, core, ready[1]);
   }
   close(ready[1]);
   char byte = 0;

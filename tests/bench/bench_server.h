@@ -21,8 +21,9 @@ void PinTo(int core);
 
 class BenchServer {
  public:
+  enum class Keeps : bool { kNothing, kState };
   // Forks, so make it before any thread. Waits until it serves.
-  explicit BenchServer(int core);
+  BenchServer(int core, Keeps keeps);
   ~BenchServer();
   BenchServer(const BenchServer&) = delete;
   BenchServer& operator=(const BenchServer&) = delete;

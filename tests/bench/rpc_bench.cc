@@ -1,5 +1,6 @@
-// Measures RPCs of iovad's server against a bare echo in the same server, client
-// and server pinned to one core, in alternated runs.
+// Measures RPCs of iovad's server against a bare echo in the same server, and with its
+// state kept against --ephemeral; client and servers pinned to one core, in alternated
+// runs.
 //
 // Usage: rpc_bench [--smoke] [--runs N] [--json FILE] [unary|stream]
 #include <grpcpp/grpcpp.h>
@@ -227,16 +228,20 @@ int Main(int argc, char** argv) {
     }
   }
   const int core = 0;
-  BenchServer server(core);
+  BenchServer server(core, BenchServer::Keeps::kNothing);
+  BenchServer keeping(core, BenchServer::Keeps::kState);
   PinTo(core);
   Client client(server.address());
+  Client kept(keeping.address());
 
   constexpr int kEntries = 1000;
   std::vector<double> echo, map, echo_rate, update_rate, echo_cpu, update_cpu;
+  std::vector<double> kept_map, kept_rate, kept_cpu;
   for (int warm_up = 0; warm_up < sizes.calls / 4; ++warm_up) client.Echo();
   for (int run = 0; unary && run < sizes.runs; ++run) {
     echo.push_back(MedianLatency(sizes.calls, [&] { client.Echo(); }));
     map.push_back(MedianLatency(sizes.calls, [&] { client.Map(); }));
+    kept_map.push_back(MedianLatency(sizes.calls, [&] { kept.Map(); }));
   }
   for (int run = 0; stream && run < sizes.runs; ++run) {
     const Client::StreamResult e = client.StreamEcho(server, sizes.messages, kEntries);
@@ -246,6 +251,10 @@ int Main(int argc, char** argv) {
     echo_cpu.push_back(e.server_ns_per_entry);
     update_rate.push_back(u.entries_per_second);
     update_cpu.push_back(u.server_ns_per_entry);
+    const Client::StreamResult k =
+        kept.StreamUpdates(keeping, sizes.messages, kEntries, sizes.live);
+    kept_rate.push_back(k.entries_per_second);
+    kept_cpu.push_back(k.server_ns_per_entry);
   }
 
   nlohmann::json result = {{"runs", sizes.runs}};
@@ -253,6 +262,8 @@ int Main(int argc, char** argv) {
     result["echo_p50_us"] = Median(echo);
     result["map_p50_us"] = Median(map);
     result["map_to_echo"] = Median(map) / Median(echo);
+    result["kept_map_p50_us"] = Median(kept_map);
+    result["kept_map_to_map"] = Median(kept_map) / Median(map);
   }
   if (stream) {
     result["stream_echo_entries_per_s"] = Median(echo_rate);
@@ -260,6 +271,9 @@ int Main(int argc, char** argv) {
     result["stream_updates_ops_per_s"] = Median(update_rate);
     result["stream_updates_server_ns_per_op"] = Median(update_cpu);
     result["stream_updates_to_echo"] = Median(update_rate) / Median(echo_rate);
+    result["kept_stream_ops_per_s"] = Median(kept_rate);
+    result["kept_stream_server_ns_per_op"] = Median(kept_cpu);
+    result["kept_stream_to_stream"] = Median(kept_rate) / Median(update_rate);
   }
   for (const auto& [key, value] : result.items()) {
     std::printf("%-34s %14.3f\n", key.c_str(), value.get<double>());

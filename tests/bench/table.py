@@ -25,6 +25,10 @@ RPC_TARGETS = [
     ("map_to_echo", "unary Map p50 / echo p50", "most", 1.3),
     ("stream_updates_server_ns_per_op", "StreamUpdates: server ns an operation", "most", 1000),
     ("stream_updates_to_echo", "StreamUpdates operations/s / echo entries/s", "least", 0.05),
+    ("kept_map_to_map", "unary Map p50, state kept / ephemeral", "most", 1.25),
+    ("kept_stream_to_stream", "StreamUpdates operations/s, state kept / ephemeral", "least", 0.5),
+    ("kept_stream_server_ns_per_op", "StreamUpdates, state kept: server ns an operation", "most",
+     2000),
 ]
 
 
