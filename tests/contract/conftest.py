@@ -6,11 +6,12 @@ import itertools
 import pytest
 
 pytest.register_assert_rewrite("daemon", "device_table", "fd_socket", "harness", "migrating",
-                               "relay_peer", "watching")
+                               "migrating_guest", "relay_peer", "watching")
 
 # pylint: disable=wrong-import-position
 from daemon import Daemon  # noqa: E402
 from harness import FIRST_FIT, Client, ranges  # noqa: E402
+from migrating_guest import make_guest  # noqa: E402
 from stubs import types_pb2 as types  # noqa: E402
 
 _numbers = itertools.count(1)
@@ -54,6 +55,12 @@ def make_space(client):
 def space(make_space):
     """An empty space."""
     return make_space()
+
+
+@pytest.fixture
+def guest(client, make_space):
+    """A space with all that there is to carry to another host."""
+    return make_guest(client, make_space)
 
 
 @pytest.fixture
