@@ -47,7 +47,8 @@ Connection::Connection(std::string_view address, std::shared_ptr<grpc::Channel> 
       channel_(std::move(channel)),
       spaces_(v1::AddressSpaceService::NewStub(channel_)),
       devices_(v1::DeviceService::NewStub(channel_)),
-      debug_(v1::DebugService::NewStub(channel_)) {}
+      debug_(v1::DebugService::NewStub(channel_)),
+      migration_(v1::MigrationService::NewStub(channel_)) {}
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(std::string_view address) {
   absl::StatusOr<std::string> target = TargetOf(address);
@@ -144,6 +145,19 @@ std::unique_ptr<BidiStream<v1::StreamUpdatesRequest, v1::StreamUpdatesResponse>>
 Connection::StreamUpdates() {
   return std::make_unique<BidiStream<v1::StreamUpdatesRequest, v1::StreamUpdatesResponse>>(
       address_, [&](grpc::ClientContext& context) { return spaces_->StreamUpdates(&context); });
+}
+
+std::unique_ptr<ReadStream<v1::ExportSpaceResponse>> Connection::ExportSpace(
+    const v1::ExportSpaceRequest& request) {
+  return std::make_unique<ReadStream<v1::ExportSpaceResponse>>(
+      address_,
+      [&](grpc::ClientContext& context) { return migration_->ExportSpace(&context, request); });
+}
+
+std::unique_ptr<BidiStream<v1::ImportSpaceRequest, v1::ImportSpaceResponse>>
+Connection::ImportSpace() {
+  return std::make_unique<BidiStream<v1::ImportSpaceRequest, v1::ImportSpaceResponse>>(
+      address_, [&](grpc::ClientContext& context) { return migration_->ImportSpace(&context); });
 }
 
 }  // namespace iovad::client

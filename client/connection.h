@@ -36,6 +36,7 @@
 #include "iovad/v1/address_space.grpc.pb.h"
 #include "iovad/v1/debug.grpc.pb.h"
 #include "iovad/v1/device.grpc.pb.h"
+#include "iovad/v1/migration.grpc.pb.h"
 
 namespace iovad::client {
 
@@ -86,6 +87,12 @@ class Connection {
       const v1::WatchSpacesRequest& request);
   std::unique_ptr<BidiStream<v1::StreamUpdatesRequest, v1::StreamUpdatesResponse>> StreamUpdates();
 
+  // MigrationService. The server acts on an import once its client has said
+  // `WritesDone`.
+  std::unique_ptr<ReadStream<v1::ExportSpaceResponse>> ExportSpace(
+      const v1::ExportSpaceRequest& request);
+  std::unique_ptr<BidiStream<v1::ImportSpaceRequest, v1::ImportSpaceResponse>> ImportSpace();
+
   // DeviceService.
   IOVAD_CLIENT_CALL(OpenDevice);
   IOVAD_CLIENT_CALL(GetDevice);
@@ -118,6 +125,7 @@ class Connection {
   std::unique_ptr<v1::AddressSpaceService::Stub> spaces_;
   std::unique_ptr<v1::DeviceService::Stub> devices_;
   std::unique_ptr<v1::DebugService::Stub> debug_;
+  std::unique_ptr<v1::MigrationService::Stub> migration_;
 };
 
 }  // namespace iovad::client

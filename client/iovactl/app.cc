@@ -165,6 +165,8 @@ void BuildCommandLine(CLI::App* app, Context* context) {
   AddMemoryCommands(app, context);
   AddFdCommands(app, context);
   AddRelayCommand(app, context);
+  AddExportCommand(app, context);
+  AddImportCommand(app, context);
   AddReplayCommand(app, context);
   AddServerCommands(app, context);
   AddCompletionCommand(app, context);

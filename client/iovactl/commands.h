@@ -23,6 +23,8 @@ void AddMemoryCommands(CLI::App* parent, Context* context);
 void AddFdCommands(CLI::App* parent, Context* context);
 void AddRelayCommand(CLI::App* parent, Context* context);
 void AddWatchCommand(CLI::App* parent, Context* context);
+void AddExportCommand(CLI::App* parent, Context* context);
+void AddImportCommand(CLI::App* parent, Context* context);
 void AddReplayCommand(CLI::App* parent, Context* context);
 void AddDumpCommand(CLI::App* parent, Context* context);
 void AddResolveCommand(CLI::App* parent, Context* context);

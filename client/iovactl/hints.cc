@@ -60,6 +60,10 @@ std::string_view HintFor(const absl::Status& status) {
       return "begin anew without --from";
     case v1::REASON_WOULD_SPLIT:
       return "widen the range to whole mappings, or allow the cut with --allow-split";
+    case v1::REASON_UNBOUND_MEMORY:
+      return "say where that guest memory is here with --bind or --bind-memory";
+    case v1::REASON_EXPORT_CORRUPT:
+      return "export the space again; nothing was made here";
     case v1::REASON_SPACE_NOT_EMPTY:
       return "unmap everything first, or remove it with --force";
     case v1::REASON_IN_USE:
@@ -73,7 +77,7 @@ std::string_view HintFor(const absl::Status& status) {
     case v1::REASON_REQUEST_IN_FLIGHT:
       return "the first one is still running: wait, and repeat";
     case v1::REASON_SNAPSHOT_EXPIRED:
-      return "the listing took too long: repeat it";
+      return "it took too long: repeat it";
     case v1::REASON_DRAINING:
       return "the server is shutting down: repeat when it is back";
     default:

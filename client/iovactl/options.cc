@@ -68,6 +68,19 @@ absl::StatusOr<v1::MappingKind> ParseKind(std::string_view text) {
   return Choose(text, kChoices);
 }
 
+absl::StatusOr<v1::AttachmentSpec> ParseAttachment(std::string_view text) {
+  v1::AttachmentSpec spec;
+  const size_t colon = text.find(':');
+  spec.set_device(std::string(text.substr(0, colon)));
+  if (spec.device().empty()) return absl::InvalidArgumentError("a device's name is needed");
+  if (colon != std::string_view::npos) {
+    const absl::StatusOr<uint32_t> asid = ParseCount32(text.substr(colon + 1));
+    if (!asid.ok()) return asid.status();
+    spec.set_asid(*asid);
+  }
+  return spec;
+}
+
 absl::StatusOr<std::pair<std::string, std::string>> ParseLabel(std::string_view text) {
   const size_t equals = text.find('=');
   if (equals == std::string_view::npos || equals == 0) {

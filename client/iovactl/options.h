@@ -22,6 +22,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
+#include "iovad/v1/address_space.pb.h"
 #include "iovad/v1/types.pb.h"
 
 namespace iovad::ctl {
@@ -80,6 +81,8 @@ void AddExamples(CLI::App* app, const std::string& lines);
 absl::StatusOr<v1::Access> ParseAccess(std::string_view text);
 absl::StatusOr<v1::Placement> ParsePlacement(std::string_view text);
 absl::StatusOr<v1::MappingKind> ParseKind(std::string_view text);
+// DEVICE or DEVICE:ASID.
+absl::StatusOr<v1::AttachmentSpec> ParseAttachment(std::string_view text);
 // KEY=VALUE.
 absl::StatusOr<std::pair<std::string, std::string>> ParseLabel(std::string_view text);
 // Numbers that count things; hex is fine too.

@@ -2,9 +2,11 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 namespace iovad::ctl {
@@ -16,7 +18,7 @@ constexpr size_t kWidth = 30;
 
 }  // namespace
 
-Progress::Progress(size_t total)
+Progress::Progress(uint64_t total)
     : total_(total), on_(total > 0 && isatty(STDERR_FILENO) == 1), next_(absl::Now() + kFirst) {}
 
 Progress::~Progress() {
@@ -24,14 +26,18 @@ Progress::~Progress() {
   if (shown_) std::fputs("\r\x1b[K", stderr);
 }
 
-void Progress::Update(size_t done) {
+void Progress::Update(uint64_t done) {
+  Update(done, [&] { return absl::StrCat(done, " of ", total_, " events"); });
+}
+
+void Progress::Update(uint64_t done, const std::function<std::string()>& text) {
   if (!on_ || absl::Now() < next_) return;
   next_ = absl::Now() + kEach;
   shown_ = true;
-  const size_t filled = kWidth * done / total_;
+  const double share = static_cast<double>(done) / static_cast<double>(total_);
+  const auto filled = std::min(kWidth, static_cast<size_t>(kWidth * share));
   const std::string bar = std::string(filled, '#') + std::string(kWidth - filled, '.');
-  std::fprintf(stderr, "\r[%s] %3zu %%  %zu of %zu events", bar.c_str(), 100 * done / total_, done,
-               total_);
+  std::fprintf(stderr, "\r[%s] %3.0f %%  %s\x1b[K", bar.c_str(), 100 * share, text().c_str());
   std::fflush(stderr);
 }
 

@@ -13,7 +13,9 @@
 #ifndef IOVAD_CLIENT_IOVACTL_PROGRESS_H_
 #define IOVAD_CLIENT_IOVACTL_PROGRESS_H_
 
-#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
 
 #include "absl/time/time.h"
 
@@ -21,16 +23,18 @@ namespace iovad::ctl {
 
 class Progress {
  public:
-  explicit Progress(size_t total);
+  explicit Progress(uint64_t total);
   // Takes the bar away.
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  void Update(size_t done);
+  void Update(uint64_t done);
+  // The same, with text of the caller's, which is made only when it is shown.
+  void Update(uint64_t done, const std::function<std::string()>& text);
 
  private:
-  size_t total_;
+  uint64_t total_;
   bool on_;
   bool shown_ = false;
   absl::Time next_;

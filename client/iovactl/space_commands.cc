@@ -15,20 +15,6 @@ namespace {
 
 using client::Connection;
 
-// DEVICE or DEVICE:ASID.
-absl::StatusOr<v1::AttachmentSpec> ParseAttachment(std::string_view text) {
-  v1::AttachmentSpec spec;
-  const size_t colon = text.find(':');
-  spec.set_device(std::string(text.substr(0, colon)));
-  if (spec.device().empty()) return absl::InvalidArgumentError("a device's name is needed");
-  if (colon != std::string_view::npos) {
-    const absl::StatusOr<uint32_t> asid = ParseCount32(text.substr(colon + 1));
-    if (!asid.ok()) return asid.status();
-    spec.set_asid(*asid);
-  }
-  return spec;
-}
-
 struct CreateOptions {
   std::string name;
   std::string request_id;

@@ -82,7 +82,8 @@ def paths_with_examples():
             "device detach", "device reset", "device log", "device config", "device memlock",
             "device close", "memory", "memory register",
             "memory ls", "memory unregister", "fd", "fd deposit",
-            "fd withdraw", "fd attest", "relay", "replay", "stats",
+            "fd withdraw", "fd attest", "relay", "export", "import",
+            "replay", "stats",
             "info", "completion"]
 
 
