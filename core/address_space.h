@@ -187,8 +187,14 @@ class AddressSpace {
     SvqId next_svq_id;
   };
   absl::Status RestoreMapping(const Mapping& mapping);
-  // `mappings` of each queue are looked up by id.
-  absl::Status RestoreRest(const Position& position, std::vector<Svq> svqs);
+  // `mappings` of each queue are looked up by id. A queue that lacks one, or a mapping
+  // that lacks its queue, is STORE_CORRUPT, or with `dropped` left out and named there.
+  struct Dropped {
+    std::vector<Mapping> mappings;
+    std::vector<SvqId> svqs;
+  };
+  absl::Status RestoreRest(const Position& position, std::vector<Svq> svqs,
+                           Dropped* dropped = nullptr);
   // Where the space stands, planned steps included.
   Position position() const { return {planned_revision(), next_mapping_id_, next_svq_id_}; }
 

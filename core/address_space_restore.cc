@@ -33,32 +33,56 @@ absl::Status AddressSpace::RestoreMapping(const Mapping& mapping) {
   return absl::OkStatus();
 }
 
-absl::Status AddressSpace::RestoreRest(const Position& position, std::vector<Svq> svqs) {
+absl::Status AddressSpace::RestoreRest(const Position& position, std::vector<Svq> svqs,
+                                       Dropped* dropped) {
   const auto corrupt = [&](const std::string& what) {
     return MakeError({.reason = Reason::kStoreCorrupt},
                      absl::StrCat(Prefix(), "what was kept of it cannot be: ", what));
   };
+  for (Svq& svq : svqs) {
+    const std::string name = absl::StrCat("shadow virtqueue ", svq.id.value());
+    if (svq.id >= position.next_svq_id) return corrupt(name + " is newer than the space");
+    bool whole = true;
+    for (Mapping& m : svq.mappings) {
+      const Mapping* mapping = table_.FindById(m.id());
+      if (mapping != nullptr && mapping->svq() == svq.id) {
+        m = *mapping;
+        continue;
+      }
+      if (dropped == nullptr) {
+        return corrupt(absl::StrCat(name, " lacks its mapping ", m.id().value()));
+      }
+      whole = false;
+    }
+    const SvqId id = svq.id;
+    if (whole) {
+      svqs_.insert_or_assign(id, std::move(svq));
+    } else {
+      dropped->svqs.push_back(id);
+    }
+  }
   absl::Status status;
+  std::vector<Mapping> orphans;
   table_.ForEachIova(IovaRange::Whole(), [&](const Mapping& m) {
     if (m.id() >= position.next_mapping_id || m.revision() > position.revision) {
       status = corrupt(absl::StrCat("mapping ", m.id().value(), " of revision ",
                                     m.revision().value(), " is newer than the space"));
+    } else if (m.svq() != SvqId(0) && !svqs_.contains(m.svq())) {
+      orphans.push_back(m);
     }
     return status.ok();
   });
   if (!status.ok()) return status;
-  for (Svq& svq : svqs) {
-    const std::string name = absl::StrCat("shadow virtqueue ", svq.id.value());
-    if (svq.id >= position.next_svq_id) return corrupt(name + " is newer than the space");
-    for (Mapping& m : svq.mappings) {
-      const Mapping* mapping = table_.FindById(m.id());
-      if (mapping == nullptr || mapping->svq() != svq.id) {
-        return corrupt(absl::StrCat(name, " lacks its mapping ", m.id().value()));
-      }
-      m = *mapping;
-    }
-    const SvqId id = svq.id;
-    svqs_.insert_or_assign(id, std::move(svq));
+  if (!orphans.empty() && dropped == nullptr) {
+    const Mapping& m = orphans.front();
+    return corrupt(
+        absl::StrCat("mapping ", m.id().value(), " lacks its shadow virtqueue ", m.svq().value()));
+  }
+  for (const Mapping& m : orphans) {
+    allocator_.Release(m.iova());
+    planned_bytes_ -= m.size();
+    table_.Remove(m.id());
+    dropped->mappings.push_back(m);
   }
   committed_ = position.revision;
   next_mapping_id_ = position.next_mapping_id;

@@ -12,6 +12,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "core/error.h"
+#include "core/format.h"
 #include "iovad/v1/device.pb.h"
 #include "server/direct_source.h"
 #include "server/memory_requests.h"
@@ -157,7 +158,8 @@ struct Restored {
 };
 
 absl::StatusOr<Restored> RestoreSpace(ServerContext& context, store::SpaceNumber number,
-                                      const record::SpaceRecord& record, store::Snapshot& kept) {
+                                      const record::SpaceRecord& record, store::Snapshot& kept,
+                                      AddressSpace::Dropped* dropped = nullptr) {
   const v1::Space& space = record.space();
   std::optional<SpaceOptions> options = ReadSpaceOptions(space);
   if (!options.has_value()) return Corrupt(absl::StrCat("space ", number.value()));
@@ -172,7 +174,8 @@ absl::StatusOr<Restored> RestoreSpace(ServerContext& context, store::SpaceNumber
   if (!made.ok()) return made.status();
   auto memory = RestoreMemory(context, number, space.name(), kept);
   if (!memory.ok()) return memory.status();
-  if (absl::Status s = (*made)->Restore(record, *std::move(memory), kept); !s.ok()) return s;
+  absl::Status status = (*made)->Restore(record, *std::move(memory), kept, dropped);
+  if (!status.ok()) return status;
   Restored restored{.space = *made, .record = record, .pending = std::nullopt};
   const auto pending = kept.Get(store::Table::kPending, number, 0);
   if (!pending.ok()) return pending.status();
@@ -180,6 +183,25 @@ absl::StatusOr<Restored> RestoreSpace(ServerContext& context, store::SpaceNumber
     return Corrupt(absl::StrCat("the change in flight of space '", space.name(), "'"));
   }
   return restored;
+}
+
+using SpaceRecords = std::vector<std::pair<store::SpaceNumber, record::SpaceRecord>>;
+
+absl::StatusOr<SpaceRecords> ReadSpaces(ServerContext& context, store::Snapshot& kept) {
+  SpaceRecords records;
+  absl::Status status;
+  absl::Status read = kept.ForEachSpace([&](store::SpaceNumber number, std::string_view bytes) {
+    record::SpaceRecord record;
+    if (!Parse(bytes, record)) {
+      status = Corrupt(absl::StrCat("space ", number.value()));
+      return false;
+    }
+    context.state.TakeSpaceNumber(number);
+    records.emplace_back(number, std::move(record));
+    return true;
+  });
+  if (!read.ok() || !status.ok()) return read.ok() ? status : read;
+  return records;
 }
 
 // Maps the space on what followed it. The first refusal, if any.
@@ -224,23 +246,13 @@ absl::Status Restore(ServerContext& context) {
   if (absl::Status s = RestoreDevices(context, **kept); !s.ok()) return s;
   if (absl::Status s = RestoreRequests(context, **kept); !s.ok()) return s;
 
-  std::vector<std::pair<store::SpaceNumber, record::SpaceRecord>> records;
-  absl::Status status;
-  absl::Status read = (*kept)->ForEachSpace([&](store::SpaceNumber number, std::string_view bytes) {
-    record::SpaceRecord record;
-    if (!Parse(bytes, record)) {
-      status = Corrupt(absl::StrCat("space ", number.value()));
-      return false;
-    }
-    context.state.TakeSpaceNumber(number);
-    records.emplace_back(number, std::move(record));
-    return true;
-  });
-  if (!read.ok() || !status.ok()) return read.ok() ? status : read;
+  const auto records = ReadSpaces(context, **kept);
+  if (!records.ok()) return records.status();
   uint64_t mappings = 0;
-  for (const auto& [number, record] : records) {
+  for (const auto& [number, record] : *records) {
     if (record.unfinished()) {
-      spdlog::warn("space '{}': its import was cut off, nothing of it stays", record.space().name());
+      spdlog::warn("space '{}': its import was cut off, nothing of it stays",
+                   record.space().name());
       store::WriteBatch batch;
       batch.DeleteSpace(number);
       if (absl::Status s = CommitNow(context.state, std::move(batch)); !s.ok()) return s;
@@ -266,9 +278,37 @@ absl::Status Restore(ServerContext& context) {
     mappings +=
         restored->space->Read([](const AddressSpace& core) { return core.mapping_count(); });
   }
-  spdlog::info("{} spaces with {} mappings taken up in {} ms", records.size(), mappings,
+  spdlog::info("{} spaces with {} mappings taken up in {} ms", records->size(), mappings,
                absl::ToInt64Milliseconds(absl::Now() - begin));
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::string>> Mend(ServerContext& context) {
+  std::vector<std::string> lost;
+  const absl::StatusOr<std::shared_ptr<store::Snapshot>> kept =
+      context.state.store()->TakeSnapshot();
+  if (!kept.ok()) return kept.status();
+  const auto records = ReadSpaces(context, **kept);
+  if (!records.ok()) return records.status();
+  store::WriteBatch batch;
+  batch.UseReserve();
+  for (const auto& [number, record] : *records) {
+    AddressSpace::Dropped dropped;
+    const auto restored = RestoreSpace(context, number, record, **kept, &dropped);
+    if (!restored.ok()) return restored.status();
+    for (const SvqId id : dropped.svqs) {
+      batch.DeleteSvq(number, id);
+      lost.push_back(absl::StrCat("space '", record.space().name(), "': shadow virtqueue ",
+                                  id.value(), ", which lacks a mapping"));
+    }
+    for (const Mapping& m : dropped.mappings) {
+      batch.DeleteMapping(number, m.id());
+      lost.push_back(absl::StrCat("space '", record.space().name(), "': mapping ", m.id().value(),
+                                  " at IOVA ", Hex(m.iova()), " of such a queue"));
+    }
+  }
+  if (absl::Status s = CommitNow(context.state, std::move(batch)); !s.ok()) return s;
+  return lost;
 }
 
 }  // namespace iovad

@@ -2,7 +2,11 @@
 #ifndef IOVAD_SERVER_RESTORE_H_
 #define IOVAD_SERVER_RESTORE_H_
 
+#include <string>
+#include <vector>
+
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "server/server_context.h"
 
 namespace iovad {
@@ -12,6 +16,11 @@ namespace iovad {
 // again (a device that is gone, memory that came as a descriptor) is logged and left
 // out. STORE_CORRUPT when what is kept cannot be.
 absl::Status Restore(ServerContext& context);
+
+// Goes through every space of a state that was salvaged, takes out of it what lacks its
+// other half (a queue's mapping, a mapping's queue), and names it, a line each. Opens no
+// device. STORE_CORRUPT when a space cannot be read all the same.
+absl::StatusOr<std::vector<std::string>> Mend(ServerContext& context);
 
 }  // namespace iovad
 

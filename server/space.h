@@ -135,8 +135,10 @@ class Space : public std::enable_shared_from_this<Space> {
             std::function<void(const absl::Status&)> done) ABSL_LOCKS_EXCLUDED(mu_);
   // Becomes what was kept, but for its attachments. For a space that nobody knows yet.
   // STORE_CORRUPT.
+  // With `dropped`, what does not fit together is left out and named there.
   absl::Status Restore(const record::SpaceRecord& record, std::vector<RegisteredMemory> memory,
-                       store::Snapshot& kept) ABSL_LOCKS_EXCLUDED(mu_);
+                       store::Snapshot& kept, AddressSpace::Dropped* dropped = nullptr)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // Attaches a device that it was attached to before, and maps everything on it; an
   // attachment that fails is FAILED. `done` gets why, on any thread.
   void Reattach(const PushTarget& target, std::vector<uint32_t> groups,
@@ -148,7 +150,8 @@ class Space : public std::enable_shared_from_this<Space> {
   // Whether memory may be registered there: SPACE_NOT_FOUND, HOST_HVA_OVERLAP,
   // MAPPING_LIMIT.
   absl::Status CheckNewMemory(HvaRange client) const ABSL_LOCKS_EXCLUDED(mu_);
-  // Registers memory and gives it its id. Errors as above.
+  // Registers memory and gives it its id: that of the one that is missing at the same
+  // HVAs, if there is one. Errors as above.
   absl::StatusOr<RegisteredMemory> AddMemory(RegisteredMemory memory) ABSL_LOCKS_EXCLUDED(mu_);
   // The same for all of a file that this server made. No client has it at an HVA:
   // it gets a range that no process can have.

@@ -31,7 +31,9 @@ absl::Status Space::CheckNewMemory(HvaRange client) const {
 
 absl::Status Space::CheckNewMemoryLocked(HvaRange client) const {
   if (deleted_) return NotFound();
-  if (const RegisteredMemory* other = memory_->FindOverlapping(client)) {
+  const RegisteredMemory* other = memory_->FindOverlapping(client);
+  // What is missing is brought again as it was.
+  if (other != nullptr && (other->file != nullptr || other->client != client || other->own)) {
     return MakeError(
         {.reason = Reason::kHostHvaOverlap,
          .ranges = {AddressRange::Of(client), AddressRange::Of(other->client)}},
@@ -48,8 +50,13 @@ absl::Status Space::CheckNewMemoryLocked(HvaRange client) const {
 }
 
 RegisteredMemory Space::AddMemoryLocked(RegisteredMemory memory) {
-  memory.id = std::exchange(next_memory_id_, MemoryId(next_memory_id_.value() + 1));
   MemoryMap changed = *memory_;
+  if (const RegisteredMemory* missing = memory_->FindOverlapping(memory.client)) {
+    memory.id = missing->id;
+    changed.Remove(memory.id);
+  } else {
+    memory.id = std::exchange(next_memory_id_, MemoryId(next_memory_id_.value() + 1));
+  }
   changed.Add(memory);
   SetMemory(std::move(changed));
   return memory;

@@ -1,6 +1,7 @@
 // What is kept of a space, and becoming what was kept.
 #include <algorithm>
 #include <deque>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,38 @@
 #include "server/state_records.h"
 
 namespace iovad {
+namespace {
+
+// What of `memory` is not in the store as `kept` (null: unknown), and the end of what
+// is there (`ids`, perhaps) and no longer registered.
+void WriteMemory(store::SpaceNumber space, const MemoryMap& memory, const MemoryMap* kept,
+                 std::set<MemoryId>& ids, store::WriteBatch& batch) {
+  memory.ForEach([&](const RegisteredMemory& m) {
+    const RegisteredMemory* was = kept != nullptr ? kept->FindById(m.id) : nullptr;
+    if (was != nullptr && was->path == m.path && was->label == m.label) return;
+    record::MemoryRecord out;
+    Write(m, out);
+    batch.PutMemory(space, m.id, out.SerializeAsString());
+    ids.insert(m.id);
+  });
+  std::erase_if(ids, [&](MemoryId id) {
+    if (memory.FindById(id) != nullptr) return false;
+    batch.DeleteMemory(space, id);
+    return true;
+  });
+}
+
+// Reads the mappings of a space: what stopped it, in reading or in restoring.
+absl::Status RestoreMappings(store::Snapshot& kept, store::SpaceNumber space, AddressSpace& core) {
+  absl::Status status;
+  const absl::Status read = kept.ForEachMapping(space, MappingId(0), [&](const Mapping& m) {
+    status = core.RestoreMapping(m);
+    return status.ok();
+  });
+  return read.ok() ? status : read;
+}
+
+}  // namespace
 
 void Space::WriteRecord(const AddressSpace::Position& position, record::SpaceRecord& out) const {
   DescribeLocked(*out.mutable_space());
@@ -50,22 +83,8 @@ void Space::WriteState(store::WriteBatch& batch) {
   WriteRecord(core_.position(), record);
   batch.PutSpace(number_, record.SerializeAsString());
   if (kept_.memory != memory_) {
-    // Locals: the analysis of locks does not see into the lambdas.
-    Kept& kept = kept_;
-    const MemoryMap& memory = *memory_;
-    memory.ForEach([&](const RegisteredMemory& m) {
-      if (kept.memory != nullptr && kept.memories.contains(m.id)) return;
-      record::MemoryRecord out;
-      iovad::Write(m, out);
-      batch.PutMemory(number_, m.id, out.SerializeAsString());
-      kept.memories.insert(m.id);
-    });
-    std::erase_if(kept.memories, [&](MemoryId id) {
-      if (memory.FindById(id) != nullptr) return false;
-      batch.DeleteMemory(number_, id);
-      return true;
-    });
-    kept.memory = memory_;
+    WriteMemory(number_, *memory_, kept_.memory.get(), kept_.memories, batch);
+    kept_.memory = memory_;
   }
   const absl::Time now = absl::Now();
   const Revision first = std::max(history_.first(), Revision(kept_.history.value() + 1));
@@ -194,7 +213,7 @@ absl::Status Space::Corrupt(const std::string& what) const {
 }
 
 absl::Status Space::Restore(const record::SpaceRecord& record, std::vector<RegisteredMemory> memory,
-                            store::Snapshot& kept) {
+                            store::Snapshot& kept, AddressSpace::Dropped* dropped) {
   const WriterLock lock(mu_);
   MemoryMap map;
   next_memory_id_ = MemoryId(record.next_memory_id());
@@ -214,11 +233,7 @@ absl::Status Space::Restore(const record::SpaceRecord& record, std::vector<Regis
     status = Corrupt(absl::StrCat(what, " ", id));
     return false;
   };
-  AddressSpace& core = core_;
-  absl::Status read = kept.ForEachMapping(number_, MappingId(0), [&](const Mapping& m) {
-    status = core.RestoreMapping(m);
-    return status.ok();
-  });
+  absl::Status read = RestoreMappings(kept, number_, core_);
   std::vector<Svq> svqs;
   if (read.ok() && status.ok()) {
     read = kept.ForEachBlob(store::Table::kSvq, number_, 0, [&](uint64_t id, std::string_view b) {
@@ -234,7 +249,7 @@ absl::Status Space::Restore(const record::SpaceRecord& record, std::vector<Regis
     status = core_.RestoreRest({.revision = Revision(record.revision()),
                                 .next_mapping_id = MappingId(record.next_mapping_id()),
                                 .next_svq_id = SvqId(record.next_svq_id())},
-                               std::move(svqs));
+                               std::move(svqs), dropped);
   }
   if (read.ok() && status.ok()) {
     read = kept.ForEachBlob(

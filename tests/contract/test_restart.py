@@ -208,6 +208,14 @@ def test_memory_by_path_is_opened_again_and_by_descriptor_is_missing(folder):
                                                           (by_fd.memory_id, 2)]
     assert client.mappings("vm") == [mapping]
     refused("MEMORY_UNSUITABLE", client.GetMemoryHandle, space="vm", memory_id=by_fd.memory_id)
+    # Brought again, it is the same as before.
+    with FdSocket(client.GetServerInfo().fd_socket) as fds, open(file, "rb+") as given:
+        handle = fds.deposit(given.fileno())
+    refused("HOST_HVA_OVERLAP", client.RegisterMemory, space="vm", hva=HVA + 4 * MIB, size=MIB,
+            path=file)
+    again = client.RegisterMemory(space="vm", hva=HVA + 4 * MIB, size=2 * MIB,
+                                  fd_handle=handle).memory
+    assert (again.memory_id, again.state) == (by_fd.memory_id, 1)
     client.UnregisterMemory(space="vm", memory_id=by_fd.memory_id)
     client = server.restart()
     assert [m.memory_id for m in client.ListMemory(space="vm").memory] == [by_path.memory_id]
@@ -247,6 +255,35 @@ def test_a_damaged_file_is_named_and_left_alone(folder):
     assert path in done.stderr and "--recover" in done.stderr
     with open(path, "rb") as file:
         assert file.read() == damaged
+
+
+def test_recovering_saves_what_is_intact(folder):
+    with Daemon(folder=folder, keeps=True) as daemon, Client(daemon.target) as client:
+        for space in ("one", "two", "three"):
+            client.CreateSpace(space=space)
+            client.update(space, *[spec(HVA + n * PAGE, PAGE, gpa=n * MIB, label="x" * 60)
+                                   for n in range(400)])
+            client.AllocSVQ(space=space, queues=[dict(queue_index=n, queue_size=64)
+                                                 for n in range(40)])
+        before = {space: client.mappings(space) for space in ("one", "two", "three")}
+    state = os.path.join(folder, "state")
+    path = os.path.join(state, "iovad.mdb")
+    with open(path, "rb+") as file:
+        # A page of mappings, wherever it is.
+        found = file.read().find(b"x" * 60, 8 * PAGE)
+        file.seek(found // PAGE * PAGE)
+        file.write(os.urandom(PAGE))
+    done = run_iovad("--state-dir", state, "--recover")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "lost:" in done.stdout and "is kept as" in done.stdout
+    with Daemon(folder=folder, keeps=True) as daemon, Client(daemon.target) as client:
+        found = {s.name: client.mappings(s.name) for s in client.ListSpaces().spaces}
+        assert any(found.values())
+        for space, mappings in found.items():
+            assert all(m in before[space] for m in mappings)
+            client.map(space, HVA, PAGE, gpa=1 << 40)
+            client.FreeSVQ(space=space)
+    assert run_iovad("--state-dir", state, "--recover").returncode == 0
 
 
 def test_a_full_disk_fails_the_request_and_nothing_else(folder):
