@@ -49,8 +49,9 @@ class ExportStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
         context.registry.FindSpace(request.space(), request.space_uid());
     if (!space.ok()) return space.status();
     absl::StatusOr<std::unique_ptr<SpaceExport>> begun = SpaceExport::Begin(*std::move(space));
-    if (begun.ok()) export_ = *std::move(begun);
-    return begun.status();
+    if (!begun.ok()) return begun.status();
+    export_ = *std::move(begun);
+    return absl::OkStatus();
   }
 
   void Write() {
