@@ -83,7 +83,8 @@ class ImportRecordsTest : public testing::Test {
   }
 
   Limits limits_;
-  Registry registry_{limits_};
+  State state_;
+  Registry registry_{limits_, state_};
 };
 
 void ExpectCorrupt(const absl::Status& status, const std::string& what) {
