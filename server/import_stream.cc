@@ -60,6 +60,8 @@ class ImportStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
       last_read_ = Clock::now();
     }
     SetAlarm();
+    // Tells the client that there was room for it.
+    StartSendInitialMetadata();
     StartRead(&message_);
   }
 
@@ -97,7 +99,6 @@ class ImportStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
       detached_ = true;
     }
     alarm_.Cancel();
-    running_.fetch_sub(1);
     const auto last = std::move(self_);
   }
 
@@ -209,7 +210,7 @@ class ImportStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
         end = *end_;
       }
     }
-    write ? StartWrite(&answer_) : Finish(ToGrpcStatus(end));
+    write ? StartWrite(&answer_) : FinishWith(end);
   }
 
   void EndReading(const absl::Status& status) {
@@ -217,7 +218,7 @@ class ImportStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
       const MutexLock lock(mu_);
       if (!reading_ || std::exchange(ended_, true)) return;
     }
-    Finish(ToGrpcStatus(status));
+    FinishWith(status);
   }
 
   void End(const absl::Status& status) {
@@ -225,6 +226,12 @@ class ImportStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
       const MutexLock lock(mu_);
       if (std::exchange(ended_, true)) return;
     }
+    FinishWith(status);
+  }
+
+  // Once. Who is told has left room for another: OnDone may come much later.
+  void FinishWith(const absl::Status& status) {
+    running_.fetch_sub(1);
     Finish(ToGrpcStatus(status));
   }
 

@@ -201,9 +201,9 @@ def test_so_many_imports_at_a_time(client):
         return Refusal.from_rpc(raised.value).reason
 
     waiting = [import_stream(client, requests(fresh_name("there"))) for _ in range(8)]
-    # Streams begin in their own time: this one is refused once they have.
-    wait_until(lambda: refusal_of(import_stream(client, iter([]))) == "OVERLOADED",
-               "there are as many imports as there may be")
+    for call in waiting:
+        call.initial_metadata()  # comes when the stream has its place
+    assert refusal_of(import_stream(client, iter([]))) == "OVERLOADED"
     go_on.set()
     assert [refusal_of(call) for call in waiting] == ["EXPORT_CORRUPT"] * 8
     wait_until(lambda: refusal_of(import_stream(client, iter([]))) == "MISSING_FIELD",
@@ -223,9 +223,8 @@ def test_draining_ends_an_import_that_is_still_sent(client, guest):
     with Daemon() as daemon, Client(daemon.target) as other:
         other.wait_ready()
         call = import_stream(other, requests())
+        call.initial_metadata()  # comes when the stream is known
         assert sent.wait(scaled(20))
-        # The server has the stream once it answers something that was sent later.
-        other.GetServerInfo()
         daemon.terminate()
         refused("DRAINING", list, call)
         go_on.set()
