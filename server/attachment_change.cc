@@ -182,6 +182,7 @@ void AttachmentChange::Replay(Space& space, const PushTarget& target, const Done
 void AttachmentChange::Reattach(Space& space, const PushTarget& target,
                                 std::vector<uint32_t> groups, const Done& done) {
   std::vector<Device::GroupPlace> places;
+  places.reserve(groups.size());
   for (const uint32_t group : groups) places.push_back({.group = group, .asid = target.asid});
   absl::Status status;
   {

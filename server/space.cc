@@ -248,8 +248,8 @@ void Space::Publish(Revision revision, std::vector<v1::Event> events) {
       absl::StrCat(prefix_, "the watcher fell too far behind at revision ", revision.value(),
                    "; watch again, from the revision after the last "
                    "one that it got"));
-  for (auto& message : WatchMessages(revision, std::move(events))) {
-    hub_.Publish(std::move(message), too_slow);
+  for (const auto& message : WatchMessages(revision, std::move(events))) {
+    hub_.Publish(message, too_slow);
   }
 }
 

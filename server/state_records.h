@@ -19,7 +19,7 @@ void Write(const RegisteredMemory& memory, record::MemoryRecord& out);
 
 // Nothing for what cannot have been written by this code.
 std::optional<Mapping> ReadMapping(const ::iovad::v1::Mapping& mapping);
-std::optional<Svq> ReadSvq(const record::SvqRecord& svq);
+std::optional<Svq> ReadSvq(const record::SvqRecord& in);
 // Without its id and its file.
 std::optional<RegisteredMemory> ReadMemory(const record::MemoryRecord& memory);
 std::optional<SpaceOptions> ReadSpaceOptions(const ::iovad::v1::Space& space);

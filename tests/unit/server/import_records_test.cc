@@ -3,6 +3,7 @@
 #include "server/import_records.h"
 
 #include <functional>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
@@ -137,7 +138,7 @@ TEST_F(ImportRecordsTest, EveryFlippedBitIsFound) {
 TEST_F(ImportRecordsTest, CutOffAnywhere) {
   const Records records = Parse(Export(MakeSpace("vm1", 6)));
   for (size_t left = 0; left < records.size(); ++left) {
-    ExpectCorrupt(Check(Records(records.begin(), records.begin() + static_cast<long>(left))),
+    ExpectCorrupt(Check(Records(records.begin(), records.begin() + static_cast<std::ptrdiff_t>(left))),
                   "cut off");
   }
 }
@@ -146,10 +147,10 @@ TEST_F(ImportRecordsTest, EveryRecordLeftOutTwiceOrSwapped) {
   const Records records = Parse(Export(MakeSpace("vm1", 6)));
   for (size_t i = 0; i < records.size(); ++i) {
     Records without = records;
-    without.erase(without.begin() + static_cast<long>(i));
+    without.erase(without.begin() + static_cast<std::ptrdiff_t>(i));
     ExpectCorrupt(Check(without), "left out");
     Records twice = records;
-    twice.insert(twice.begin() + static_cast<long>(i), records[i]);
+    twice.insert(twice.begin() + static_cast<std::ptrdiff_t>(i), records[i]);
     ExpectCorrupt(Check(twice), "twice");
     for (size_t j = i + 1; j < records.size(); ++j) {
       Records swapped = records;
