@@ -66,8 +66,8 @@ std::vector<v1::Event> EventsOf(const History::Entry& entry) {
   return events;
 }
 
-std::vector<std::shared_ptr<const v1::WatchResponse>> WatchMessages(
-    Revision revision, std::vector<v1::Event> events) {
+std::vector<std::shared_ptr<const v1::WatchResponse>> WatchMessages(Revision revision,
+                                                                    std::vector<v1::Event> events) {
   std::vector<std::shared_ptr<const v1::WatchResponse>> messages;
   size_t begin = 0;
   do {

@@ -2,8 +2,8 @@
 // that was not.
 #include "server/import_records.h"
 
-#include <functional>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -138,8 +138,9 @@ TEST_F(ImportRecordsTest, EveryFlippedBitIsFound) {
 TEST_F(ImportRecordsTest, CutOffAnywhere) {
   const Records records = Parse(Export(MakeSpace("vm1", 6)));
   for (size_t left = 0; left < records.size(); ++left) {
-    ExpectCorrupt(Check(Records(records.begin(), records.begin() + static_cast<std::ptrdiff_t>(left))),
-                  "cut off");
+    ExpectCorrupt(
+        Check(Records(records.begin(), records.begin() + static_cast<std::ptrdiff_t>(left))),
+        "cut off");
   }
 }
 
