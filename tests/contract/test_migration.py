@@ -4,12 +4,14 @@ import fcntl
 import os
 import threading
 
+import grpc
 import pytest
 
 from conftest import fresh_name
-from daemon import Daemon
+from daemon import Daemon, wait_until
 from fd_socket import FdSocket
-from harness import FIRST_FIT, GIB, HVA, IDENTITY, MIB, PAGE, Client, bounds, refused, spec
+from harness import (FIRST_FIT, GIB, HVA, IDENTITY, MIB, PAGE, Client, Refusal, bounds, refused,
+                     spec)
 from migrating import (ANEW, KEEP, bind, checksum, export, export_stream, header, import_,
                        import_stream, mappings_of, messages)
 from migrating_guest import THERE, bindings, refused_import
@@ -136,6 +138,18 @@ def test_export_is_one_revision_while_writes_go_on(client, make_space):
     assert len(seen) > 1, "nothing was written meanwhile"
 
 
+def _sixteen_listings_fit(client, name):
+    """Whether sixteen new listings, as many as may be open, ended everything else: not
+    what was used after the first of them."""
+    tokens = [client.ListMappings(space=name, page_size=1).next_page_token for _ in range(16)]
+    try:
+        client.ListMappings(space=name, page_size=1, page_token=tokens[0])
+    except grpc.RpcError as error:
+        assert Refusal.from_rpc(error).reason == "SNAPSHOT_EXPIRED"
+        return False
+    return True
+
+
 def test_slow_export_does_not_keep_its_revision_for_ever(server, client, make_space):
     """What an export keeps alive is bounded: then it ends with an error, never with
     records of another revision."""
@@ -147,9 +161,8 @@ def test_slow_export_does_not_keep_its_revision_for_ever(server, client, make_sp
     with Client(server.target, **{"grpc.http2.bdp_probe": 0}) as slow:
         call = export_stream(slow, name)
         next(call)
-        for _ in range(16):
-            # Others begin to list, and leave it at that.
-            client.ListMappings(space=name, page_size=1)
+        wait_until(lambda: _sixteen_listings_fit(client, name),
+                   "the export is the one unused for longest")
         refusal = refused("SNAPSHOT_EXPIRED", list, call)
     assert name in refusal.message
 
