@@ -10,9 +10,7 @@ namespace iovad::store {
 namespace {
 
 absl::Status Corrupt(const std::string& path, const std::string& what) {
-  return MakeError({.reason = Reason::kStoreCorrupt},
-                   absl::StrCat("the store ", path, " is damaged: ", what,
-                                "; start with --recover to keep what is intact"));
+  return Damaged(absl::StrCat("the store ", path, " is damaged: ", what));
 }
 
 std::string DescribeKey(std::string_view bytes) {
@@ -56,40 +54,64 @@ class Counter : public RecordSink {
   std::optional<PageProblem> problem_;
 };
 
-// Finds the one record.
-class IdentityFinder : public RecordSink {
+// Finds a blob of one part.
+class Finder : public RecordSink {
  public:
   bool OnProblem(PageProblem problem) override {
     problem_ = Describe(problem);
     return true;
   }
-  const std::optional<StoreIdentity>& found() const { return found_; }
+  void Find(PageFile& file, uint64_t id) {
+    const EncodedKey first({.space = kServer, .table = Table::kMeta, .id = id});
+    const EncodedKey end({.space = kServer, .table = Table::kMeta, .id = id, .part = 1});
+    (void)file.WalkMain(first.bytes(), end.bytes(), *this);
+  }
+  const std::optional<std::string>& found() const { return found_; }
   const std::string& problem() const { return problem_; }
 
  protected:
   void OnGood(const RecordKey& /*key*/, std::string_view /*key_bytes*/, std::string_view /*value*/,
               std::string_view payload) override {
-    // The size of the blob, then the version, then the boot id.
-    if (payload.size() < 8) return;
-    StoreIdentity identity = {.version = 0};
-    for (size_t i = 4; i > 0; --i) {
-      identity.version = identity.version << 8 | static_cast<uint8_t>(payload[4 + i - 1]);
-    }
-    identity.boot_id = std::string(payload.substr(8));
-    found_ = std::move(identity);
+    // After the size of the whole.
+    if (payload.size() >= sizeof(uint32_t)) found_ = payload.substr(sizeof(uint32_t));
   }
 
  private:
-  std::optional<StoreIdentity> found_;
+  std::optional<std::string> found_;
   std::string problem_;
 };
+
+template <typename Number>
+std::string Little(Number number) {
+  std::string bytes;
+  for (size_t i = 0; i < sizeof(number); ++i) bytes.push_back(static_cast<char>(number >> (8 * i)));
+  return bytes;
+}
+
+template <typename Number>
+Number FromLittle(std::string_view bytes) {
+  Number number = 0;
+  for (size_t i = sizeof(number); i > 0; --i) {
+    number = number << 8 | static_cast<uint8_t>(bytes[i - 1]);
+  }
+  return number;
+}
 
 }  // namespace
 
 std::string EncodeIdentity(const StoreIdentity& identity) {
-  std::string bytes;
-  for (size_t i = 0; i < 4; ++i) bytes.push_back(static_cast<char>(identity.version >> (8 * i)));
-  return bytes + identity.boot_id;
+  return Little(identity.version) + identity.boot_id;
+}
+
+std::string EncodePosition(uint64_t next) { return Little(next); }
+
+uint64_t DecodePosition(std::string_view bytes) {
+  return bytes.size() == sizeof(uint64_t) ? FromLittle<uint64_t>(bytes) : 0;
+}
+
+absl::Status Damaged(const std::string& what) {
+  return MakeError({.reason = Reason::kStoreCorrupt},
+                   absl::StrCat(what, "; start with --recover to keep what is intact"));
 }
 
 std::string Describe(const PageProblem& problem) {
@@ -127,13 +149,21 @@ absl::StatusOr<StoreIdentity> ReadIdentity(PageFile& file, const std::string& pa
     return Corrupt(path, file.meta_problems().empty() ? "no meta page"
                                                       : Describe(file.meta_problems().front()));
   }
-  const EncodedKey first({.space = kServer, .table = Table::kMeta});
-  const EncodedKey end({.space = kServer, .table = Table::kMeta, .part = 1});
-  IdentityFinder finder;
-  (void)file.WalkMain(first.bytes(), end.bytes(), finder);
-  if (finder.found()) return *finder.found();
+  Finder finder;
+  finder.Find(file, kIdentityId);
+  const std::optional<std::string>& found = finder.found();
+  if (found && found->size() >= sizeof(StoreIdentity::version)) {
+    return StoreIdentity{.version = FromLittle<uint32_t>(*found),
+                         .boot_id = found->substr(sizeof(StoreIdentity::version))};
+  }
   return Corrupt(
       path, finder.problem().empty() ? "the record of its format is missing" : finder.problem());
+}
+
+uint64_t ReadKeptPosition(PageFile& file) {
+  Finder finder;
+  finder.Find(file, kPositionId);
+  return finder.found() ? DecodePosition(*finder.found()) : 0;
 }
 
 absl::StatusOr<RecordCounts> CheckFile(PageFile& file, const std::string& path) {

@@ -14,7 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "core/store/committer.h"
+#include "core/store/fold.h"
 #include "core/store/page_file.h"
 #include "core/store/record.h"
 
@@ -27,9 +27,24 @@ struct StoreIdentity {
 };
 std::string EncodeIdentity(const StoreIdentity& identity);
 
+// Where the store's records about itself are, in the table kMeta of kServer.
+inline constexpr uint64_t kIdentityId = 0;
+inline constexpr uint64_t kPositionId = 1;
+
+// How far LMDB reaches: the number of the first record of a journal that is not in it.
+std::string EncodePosition(uint64_t next);
+// 0 for what is none.
+uint64_t DecodePosition(std::string_view bytes);
+
 // Looks at nothing else: the store may be damaged elsewhere, or have a form of which
 // no more is known. STORE_CORRUPT when the record cannot be found or read.
 absl::StatusOr<StoreIdentity> ReadIdentity(PageFile& file, const std::string& path);
+
+// The same for how far the store reaches (journals.h); 0 when that cannot be read.
+uint64_t ReadKeptPosition(PageFile& file);
+
+// STORE_CORRUPT, and what to do about it.
+absl::Status Damaged(const std::string& what);
 
 // OK and the number of records by table, or STORE_CORRUPT with the first thing that
 // is wrong.

@@ -100,4 +100,6 @@ absl::Status LmdbError(int rc, std::string_view what) {
   }
 }
 
+bool IsStoreFull(const absl::Status& status) { return ReasonOf(status) == Reason::kStoreFull; }
+
 }  // namespace iovad::store

@@ -67,6 +67,8 @@ PageUse PagesOf(MDB_txn* txn);
 //   STORE_CORRUPT  LMDB met what it did not write
 //   INTERNAL       anything else
 absl::Status LmdbError(int rc, std::string_view what);
+// STORE_FULL.
+bool IsStoreFull(const absl::Status& status);
 
 inline MDB_val ToVal(std::string_view s) {
   // LMDB's values are not const; it does not write to these.

@@ -15,8 +15,9 @@ namespace iovad::store {
 namespace {
 
 // A transaction may hand out pages at the end of the file and give them back
-// unwritten: the file may be that much shorter than its last page's number says.
-constexpr uint64_t kUnwrittenPages = uint64_t{1} << 20;
+// unwritten: the file may be that much shorter than its last page's number says. LMDB's
+// transactions end at that many pages (MDB_IDL_UM_MAX in its midl.h).
+constexpr uint64_t kUnwrittenPages = uint64_t{1} << 17;
 // LMDB's own bound on the height of a tree (CURSOR_STACK).
 constexpr unsigned kMaxLevels = 32;
 

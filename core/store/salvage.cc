@@ -13,6 +13,7 @@
 #include "core/absl_view.h"
 #include "core/error.h"
 #include "core/store/check.h"
+#include "core/store/journals.h"
 #include "core/store/lmdb_env.h"
 #include "core/store/page_file.h"
 #include "core/store/state_directory.h"
@@ -129,14 +130,7 @@ int Prune(MDB_txn* txn, SalvageReport* report) {
   return ApplyBatch(cursor, batch, &ignored);
 }
 
-// Writes what can be read of `file` into the store at `path`.
-absl::Status Collect(PageFile& file, const std::string& path, SalvageReport* report) {
-  const absl::StatusOr<std::shared_ptr<LmdbEnv>> env = LmdbEnv::Open(path, kDefaultMapBytes);
-  if (!env.ok()) return env.status();
-  MDB_txn* txn = nullptr;
-  int rc = mdb_txn_begin((*env)->get(), nullptr, 0, &txn);
-  if (rc != MDB_SUCCESS) return LmdbError(rc, path);
-  Collector collector(txn, report);
+void CollectPages(PageFile& file, Collector& collector, SalvageReport* report) {
   const uint64_t before = report->lost_lines;
   (void)file.WalkFree(collector);
   const bool free_known = report->lost_lines == before;
@@ -144,13 +138,74 @@ absl::Status Collect(PageFile& file, const std::string& path, SalvageReport* rep
   (void)file.WalkMain("", "", collector);
   // What is missing may lie below a branch that is damaged.
   if (report->lost_lines != 0 && free_known) (void)file.ReadLostLeaves(collector);
+}
+
+int AddJournals(MDB_txn* txn, const JournalsContents& journals) {
+  MDB_cursor* cursor = nullptr;
+  if (const int rc = mdb_cursor_open(txn, kMainDb, &cursor); rc != MDB_SUCCESS) return rc;
+  const absl::Cleanup close = [cursor] { mdb_cursor_close(cursor); };
+  Fold fold;
+  for (const WriteBatch& batch : journals.batches) fold.Add(batch);
+  RecordCounts ignored = {};
+  return fold.Apply(cursor, &ignored);
+}
+
+// Writes into the store at `path` what can be read of `file`, and what the journals add to
+// it.
+absl::Status Collect(PageFile* file, const JournalsContents& journals, const std::string& path,
+                     SalvageReport* report) {
+  const absl::StatusOr<std::shared_ptr<LmdbEnv>> env = LmdbEnv::Open(path, kDefaultMapBytes);
+  if (!env.ok()) return env.status();
+  MDB_txn* txn = nullptr;
+  int rc = mdb_txn_begin((*env)->get(), nullptr, 0, &txn);
+  if (rc != MDB_SUCCESS) return LmdbError(rc, path);
+  Collector collector(txn, report);
+  if (file != nullptr) CollectPages(*file, collector, report);
   rc = collector.rc();
+  if (rc == MDB_SUCCESS) rc = AddJournals(txn, journals);
   if (rc == MDB_SUCCESS) rc = Prune(txn, report);
   if (rc != MDB_SUCCESS) {
     mdb_txn_abort(txn);
     return LmdbError(rc, path);
   }
   return LmdbError(mdb_txn_commit(txn), path);
+}
+
+// The store's file, if there is one that can be read at all.
+absl::StatusOr<std::unique_ptr<PageFile>> OpenDamaged(StateDirectory& directory) {
+  const std::string path = directory.store_path();
+  const absl::StatusOr<bool> exists = directory.StoreExists();
+  if (!exists.ok()) return exists.status();
+  if (!*exists) {
+    if (CheckNoJournals(directory.journal_paths()).ok()) {
+      return absl::NotFoundError(absl::StrCat("there is no store ", path));
+    }
+    return nullptr;
+  }
+  absl::StatusOr<std::unique_ptr<PageFile>> file = PageFile::Open(path);
+  if (file.ok() && !(*file)->meta()) {
+    return MakeError({.reason = Reason::kStoreCorrupt},
+                     absl::StrCat("nothing can be recovered from ", path,
+                                  ": both meta pages are damaged, or it is no store"));
+  }
+  return file;
+}
+
+// Puts the new store in the place of the damaged one, which is kept with this suffix.
+absl::Status Replace(StateDirectory& directory, const std::string& fresh, const std::string& suffix,
+                     bool is_there, uint64_t next) {
+  const std::string path = directory.store_path();
+  const std::string kept = path + suffix;
+  // By link and not by renaming twice: there is a store at every moment.
+  if (is_there && link(path.c_str(), kept.c_str()) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot keep ", path, " as ", kept));
+  }
+  if (absl::Status status = StateDirectory::Rename(fresh, path); !status.ok()) {
+    (void)unlink(kept.c_str());
+    return status;
+  }
+  if (absl::Status status = directory.SetJournalsAside(suffix); !status.ok()) return status;
+  return MakeJournals(directory.journal_paths(), next).status();
 }
 
 }  // namespace
@@ -160,20 +215,15 @@ absl::StatusOr<SalvageReport> Salvage(const SalvageOptions& options) {
   if (!claimed.ok()) return claimed.status();
   StateDirectory& directory = **claimed;
   const std::string path = directory.store_path();
-  const absl::StatusOr<bool> exists = directory.StoreExists();
-  if (!exists.ok()) return exists.status();
-  if (!*exists) return absl::NotFoundError(absl::StrCat("there is no store ", path));
-  const absl::StatusOr<std::unique_ptr<PageFile>> file = PageFile::Open(path);
-  if (!file.ok()) return file.status();
-  if (!(*file)->meta()) {
-    return MakeError({.reason = Reason::kStoreCorrupt},
-                     absl::StrCat("nothing can be recovered from ", path,
-                                  ": both meta pages are damaged, or it is no store"));
-  }
+  const absl::StatusOr<std::unique_ptr<PageFile>> opened = OpenDamaged(directory);
+  if (!opened.ok()) return opened.status();
+  PageFile* const file = opened->get();
 
   SalvageReport report;
   StoreIdentity identity = {.boot_id = options.boot_id};
-  if (absl::StatusOr<StoreIdentity> read = ReadIdentity(**file, path); read.ok()) {
+  absl::StatusOr<StoreIdentity> read = absl::NotFoundError("");
+  if (file != nullptr) read = ReadIdentity(*file, path);
+  if (read.ok()) {
     identity = *std::move(read);
   } else {
     Lose("server meta: taken for a store of this boot and this format", &report);
@@ -183,23 +233,21 @@ absl::StatusOr<SalvageReport> Salvage(const SalvageOptions& options) {
         "the store ", path, " has format version ", identity.version,
         ", and this iovad knows versions up to ", kFormatVersion, ": run the newer one"));
   }
+  const absl::StatusOr<JournalsContents> journals = ReadJournals(
+      directory.journal_paths(), file != nullptr ? ReadKeptPosition(*file) : uint64_t{1});
+  if (!journals.ok()) return journals.status();
+  for (const std::string& problem : journals->problems) Lose(problem, &report);
 
   const std::string fresh = directory.new_path();
   const absl::Cleanup remove = [&fresh] { (void)StateDirectory::Remove(fresh); };
-  if (absl::Status status = MakeStore(fresh, identity); !status.ok()) return status;
-  if (absl::Status status = Collect(**file, fresh, &report); !status.ok()) return status;
+  absl::Status status = MakeStore(fresh, identity, journals->next);
+  if (status.ok()) status = Collect(file, *journals, fresh, &report);
+  if (!status.ok()) return status;
   if (report.lost_lines == 0) return report;
-
-  std::string kept = directory.NextDamagedPath();
-  // By link and not by renaming twice: there is a store at every moment.
-  if (link(path.c_str(), kept.c_str()) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot keep ", path, " as ", kept));
-  }
-  if (absl::Status status = StateDirectory::Rename(fresh, path); !status.ok()) {
-    (void)unlink(kept.c_str());
-    return status;
-  }
-  report.kept_as = std::move(kept);
+  const std::string suffix = directory.NextDamagedSuffix();
+  status = Replace(directory, fresh, suffix, file != nullptr, journals->next);
+  if (!status.ok()) return status;
+  report.kept_as = path + suffix;
   return report;
 }
 

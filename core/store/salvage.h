@@ -25,7 +25,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "core/store/committer.h"
+#include "core/store/fold.h"
 
 namespace iovad::store {
 

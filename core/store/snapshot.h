@@ -4,7 +4,7 @@
 // transaction of LMDB: it costs nothing to take, and commits do not wait for it. But
 // pages that it can see are not used again, so the file grows by what is written
 // while it lives. Hence it has an end: one that is older than the store's
-// `max_snapshot_age` is ended by the next commit, and reading it then gives
+// `max_snapshot_age` is ended by the next folding, and reading it then gives
 // SNAPSHOT_EXPIRED.
 //
 // Thread safety. All functions, from any thread; they take turns. A visitor must not

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -18,8 +19,7 @@ namespace {
 
 // Undoing a change of many mappings writes every page that they are on. A disk that is
 // too small for all of it keeps less.
-constexpr off_t kReserveBytes = off_t{4} << 20;
-constexpr off_t kLeastReserveBytes = off_t{256} << 10;
+constexpr uint64_t kLeastReserve = uint64_t{1} << 20;
 
 absl::Status Errno(const std::string& what) { return absl::ErrnoToStatus(errno, what); }
 
@@ -117,11 +117,26 @@ absl::StatusOr<bool> StateDirectory::StoreExists() {
   return true;
 }
 
-std::string StateDirectory::NextDamagedPath() const {
+std::string StateDirectory::NextDamagedSuffix() const {
   for (int n = 1;; ++n) {
-    std::string path = absl::StrCat(store_path(), ".damaged-", n);
-    if (access(path.c_str(), F_OK) != 0) return path;
+    std::string suffix = absl::StrCat(".damaged-", n);
+    const auto taken = [&](const std::string& path) {
+      return access((path + suffix).c_str(), F_OK) == 0;
+    };
+    const std::array<std::string, 2> journals = journal_paths();
+    if (!taken(store_path()) && std::none_of(journals.begin(), journals.end(), taken)) {
+      return suffix;
+    }
   }
+}
+
+absl::Status StateDirectory::SetJournalsAside(const std::string& suffix) {
+  for (const std::string& path : journal_paths()) {
+    if (rename(path.c_str(), (path + suffix).c_str()) != 0 && errno != ENOENT) {
+      return Errno("cannot rename " + path);
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status StateDirectory::Remove(const std::string& path) {
@@ -145,20 +160,33 @@ absl::Status StateDirectory::Rename(const std::string& from, const std::string& 
   return absl::OkStatus();
 }
 
+uint64_t StateDirectory::reserve() {
+  const MutexLock lock(reserve_mu_);
+  return reserve_;
+}
+
 bool StateDirectory::KeepReserve() {
-  if (reserve_kept_) return true;
+  const MutexLock lock(reserve_mu_);
+  if (reserve_ == kWholeReserve) return true;
+  reserve_ = 0;
   const std::string path = path_ + "/reserve";
   const UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!fd) return false;
-  for (off_t bytes = kReserveBytes; bytes >= kLeastReserveBytes && !reserve_kept_; bytes /= 2) {
-    reserve_kept_ = ftruncate(fd.get(), 0) == 0 && posix_fallocate(fd.get(), 0, bytes) == 0;
+  for (uint64_t bytes = kWholeReserve; bytes >= kLeastReserve; bytes /= 2) {
+    if (ftruncate(fd.get(), 0) != 0 ||
+        posix_fallocate(fd.get(), 0, static_cast<off_t>(bytes)) != 0) {
+      continue;
+    }
+    reserve_ = bytes;
+    return true;
   }
-  if (!reserve_kept_) (void)unlink(path.c_str());
-  return reserve_kept_;
+  (void)unlink(path.c_str());
+  return false;
 }
 
 bool StateDirectory::ReleaseReserve() {
-  if (!std::exchange(reserve_kept_, false)) return false;
+  const MutexLock lock(reserve_mu_);
+  if (std::exchange(reserve_, 0) == 0) return false;
   return unlink((path_ + "/reserve").c_str()) == 0;
 }
 

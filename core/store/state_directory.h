@@ -9,7 +9,7 @@
 // belongs to another user, or is no regular file, is refused: nothing here could
 // make it trustworthy.
 //
-// Thread safety. An object is for one thread at a time.
+// Thread safety. An object is for one thread at a time, but for the reserve.
 //
 // Invariants.
 //  1. The lock is held as long as the object lives. It is never removed, so there
@@ -21,6 +21,7 @@
 #ifndef IOVAD_CORE_STORE_STATE_DIRECTORY_H_
 #define IOVAD_CORE_STORE_STATE_DIRECTORY_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -28,6 +29,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/mutex.h"
 #include "core/unique_fd.h"
 
 namespace iovad::store {
@@ -44,12 +46,17 @@ class StateDirectory {
 
   const std::string& path() const { return path_; }
   std::string store_path() const { return path_ + "/iovad.mdb"; }
+  std::array<std::string, 2> journal_paths() const {
+    return {path_ + "/iovad.journal-0", path_ + "/iovad.journal-1"};
+  }
   // Where a new store is built before it takes the place of the old one.
   std::string new_path() const { return path_ + "/iovad.mdb.new"; }
-  // The store of an earlier run of the host, kept until there is another.
-  std::string other_boot_path() const { return path_ + "/iovad.mdb.other-boot"; }
-  // The first of iovad.mdb.damaged-1, -2 and so on that does not exist.
-  std::string NextDamagedPath() const;
+  // The store of an earlier run of the host, kept until there is another. Its journals
+  // get the same suffix.
+  static constexpr char kOtherBoot[] = ".other-boot";
+  std::string other_boot_path() const { return store_path() + kOtherBoot; }
+  // "damaged-1", -2 and so on: the first that no file here has as its suffix.
+  std::string NextDamagedSuffix() const;
 
   // False when there is none yet; an error when what is there is not ours.
   absl::StatusOr<bool> StoreExists();
@@ -59,13 +66,19 @@ class StateDirectory {
   // The file that LMDB locks beside the store.
   absl::Status RemoveLmdbLock();
   static absl::Status Rename(const std::string& from, const std::string& to);
+  // Journals that are there get this suffix, in the place of others that have it.
+  absl::Status SetJournalsAside(const std::string& suffix);
 
-  // Room on the disk that is kept back, so that what is stored can be undone and
-  // settled when others have filled the disk. True when the room is there, or was
-  // there to be given up.
-  bool KeepReserve();
-  bool reserve_kept() const { return reserve_kept_; }
-  bool ReleaseReserve();
+  // Room on the disk that is kept back, so that what is stored can be undone, settled
+  // and folded when others have filled the disk. From any thread.
+  //
+  // Takes all of it that the disk has; says whether that is any. Also when some is kept.
+  bool KeepReserve() ABSL_LOCKS_EXCLUDED(reserve_mu_);
+  static constexpr uint64_t kWholeReserve = uint64_t{4} << 20;
+  // In bytes.
+  uint64_t reserve() ABSL_LOCKS_EXCLUDED(reserve_mu_);
+  // True when there was any to be given up.
+  bool ReleaseReserve() ABSL_LOCKS_EXCLUDED(reserve_mu_);
 
   // What was put right, for the log.
   const std::vector<std::string>& notes() const { return notes_; }
@@ -79,7 +92,8 @@ class StateDirectory {
 
   const std::string path_;
   UniqueFd lock_;
-  bool reserve_kept_ = false;
+  Mutex reserve_mu_;
+  uint64_t reserve_ ABSL_GUARDED_BY(reserve_mu_) = 0;
   std::vector<std::string> notes_;
 };
 

@@ -26,7 +26,7 @@ constexpr std::array<Upgrade, 0> kUpgrades = {};
 
 int PutIdentity(MDB_txn* txn, const StoreIdentity& identity) {
   WriteBatch batch;
-  batch.PutBlob(Table::kMeta, kServer, 0, EncodeIdentity(identity));
+  batch.PutBlob(Table::kMeta, kServer, kIdentityId, EncodeIdentity(identity));
   MDB_cursor* cursor = nullptr;
   int rc = mdb_cursor_open(txn, kMainDb, &cursor);
   if (rc != MDB_SUCCESS) return rc;
@@ -89,6 +89,34 @@ absl::StatusOr<RecordCounts> Examine(const std::string& path, const std::string&
   return counts;
 }
 
+// Brings into LMDB what only the journals have, and begins them anew.
+absl::StatusOr<Journals> TakeUpJournals(StateDirectory& directory, std::shared_ptr<LmdbEnv> env,
+                                        RecordCounts* counts) {
+  absl::StatusOr<uint64_t> position = absl::InternalError("");
+  {
+    const absl::StatusOr<std::shared_ptr<Snapshot>> snapshot = Snapshot::Take(env);
+    if (!snapshot.ok()) return snapshot.status();
+    position = ReadPosition(**snapshot);
+    if (!position.ok()) return position.status();
+  }
+  const absl::StatusOr<JournalsContents> contents =
+      ReadJournals(directory.journal_paths(), *position);
+  if (!contents.ok()) return contents.status();
+  if (!contents->problems.empty()) return Damaged(contents->problems.front());
+  if (!contents->batches.empty()) {
+    FoldAttempt attempt = FoldInto(*env, contents->batches, contents->next);
+    if (IsStoreFull(attempt.status)) {
+      // Taken over from the process before, to be given up.
+      (void)directory.KeepReserve();
+      (void)directory.ReleaseReserve();
+      attempt = FoldInto(*env, contents->batches, contents->next);
+    }
+    if (!attempt.status.ok()) return attempt.status;
+    for (size_t i = 0; i < counts->size(); ++i) (*counts)[i] += attempt.counts[i];
+  }
+  return MakeJournals(directory.journal_paths(), contents->next);
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> ReadBootId() {
@@ -97,18 +125,13 @@ absl::StatusOr<std::string> ReadBootId() {
   return text;
 }
 
-absl::Status MakeStore(const std::string& path, const StoreIdentity& identity) {
+absl::Status MakeStore(const std::string& path, const StoreIdentity& identity, uint64_t next) {
   if (absl::Status status = StateDirectory::Remove(path); !status.ok()) return status;
   const absl::StatusOr<std::shared_ptr<LmdbEnv>> env = LmdbEnv::Open(path, kNewMapBytes);
   if (!env.ok()) return env.status();
-  MDB_txn* txn = nullptr;
-  int rc = mdb_txn_begin((*env)->get(), nullptr, 0, &txn);
-  if (rc != MDB_SUCCESS) return LmdbError(rc, path);
-  if (rc = PutIdentity(txn, identity); rc != MDB_SUCCESS) {
-    mdb_txn_abort(txn);
-    return LmdbError(rc, path);
-  }
-  return LmdbError(mdb_txn_commit(txn), path);
+  WriteBatch batch;
+  batch.PutBlob(Table::kMeta, kServer, kIdentityId, EncodeIdentity(identity));
+  return FoldInto(**env, absl::MakeSpan(&batch, 1), next).status;
 }
 
 absl::StatusOr<std::unique_ptr<StateStore>> StateStore::Open(const Options& options) {
@@ -131,17 +154,24 @@ absl::StatusOr<std::unique_ptr<StateStore>> StateStore::Open(const Options& opti
   }
   if (report.found == Found::kOtherBoot) {
     report.set_aside = directory.other_boot_path();
-    if (auto status = StateDirectory::Rename(path, report.set_aside); !status.ok()) return status;
+    // The journals first: without them, the store is still that of another boot.
+    absl::Status status = directory.SetJournalsAside(StateDirectory::kOtherBoot);
+    if (status.ok()) status = StateDirectory::Rename(path, report.set_aside);
+    if (!status.ok()) return status;
     identity = {.boot_id = options.boot_id};
   }
   if (report.found != Found::kStore) {
+    if (absl::Status status = CheckNoJournals(directory.journal_paths()); !status.ok())
+      return status;
+    if (const auto made = MakeJournals(directory.journal_paths(), 1); !made.ok())
+      return made.status();
     // Built under another name: a store at the right one always has its identity.
-    if (auto status = MakeStore(directory.new_path(), identity); !status.ok()) return status;
+    if (auto status = MakeStore(directory.new_path(), identity, 1); !status.ok()) return status;
     if (auto status = StateDirectory::Rename(directory.new_path(), path); !status.ok()) {
       return status;
     }
     counts = {};
-    counts[static_cast<size_t>(Table::kMeta)] = 1;
+    counts[static_cast<size_t>(Table::kMeta)] = 2;
   }
   // Nobody else has the store, so what LMDB's lock file says is of the past.
   if (auto status = StateDirectory::Remove(directory.new_path()); !status.ok()) return status;
@@ -149,16 +179,27 @@ absl::StatusOr<std::unique_ptr<StateStore>> StateStore::Open(const Options& opti
   absl::StatusOr<std::shared_ptr<LmdbEnv>> env = LmdbEnv::Open(path, options.map_bytes);
   if (!env.ok()) return env.status();
   if (auto status = RunUpgrades(**env, identity); !status.ok()) return status;
+  absl::StatusOr<Journals> journals = TakeUpJournals(directory, *env, &counts);
+  if (!journals.ok()) return journals.status();
   if (!directory.KeepReserve()) {
     report.notes.push_back(absl::StrCat("no room in ", directory.path(), " to keep a reserve"));
   }
   report.notes.insert(report.notes.end(), directory.notes().begin(), directory.notes().end());
-  return std::unique_ptr<StateStore>(
-      new StateStore(*std::move(claimed), *std::move(env), options, counts, std::move(report)));
+  return std::unique_ptr<StateStore>(new StateStore(*std::move(claimed), *std::move(env),
+                                                    *std::move(journals), options, counts,
+                                                    std::move(report)));
+}
+
+absl::StatusOr<std::shared_ptr<Snapshot>> StateStore::TakeSnapshot() {
+  if (absl::Status status = folder_.FoldAll(); !status.ok()) return status;
+  return slot_.TakeSnapshot();
 }
 
 StateStore::Figures StateStore::figures() {
-  Figures figures = {.snapshots = slot_.snapshots(), .committer = committer_.figures()};
+  (void)folder_.FoldAll();
+  Figures figures = {.snapshots = slot_.snapshots(),
+                     .committer = committer_.figures(),
+                     .folder = folder_.figures()};
   if (const std::shared_ptr<LmdbEnv> env = slot_.env()) figures.map_bytes = env->map_bytes();
   struct stat file = {};
   if (stat(directory_->store_path().c_str(), &file) == 0) {

@@ -34,6 +34,7 @@
 #include "absl/status/statusor.h"
 #include "core/store/check.h"
 #include "core/store/committer.h"
+#include "core/store/folder.h"
 #include "core/store/record.h"
 #include "core/store/snapshot.h"
 #include "core/store/state_directory.h"
@@ -52,6 +53,9 @@ class StateStore {
     std::string boot_id;
     uint64_t map_bytes = kDefaultMapBytes;
     std::chrono::nanoseconds max_snapshot_age = std::chrono::seconds(60);
+    // A journal of so many bytes is folded into LMDB: with more, each page is written for
+    // more changes; with less, a restart has less to do.
+    uint64_t fold_bytes = uint64_t{4} << 20;
   };
 
   enum class Found {
@@ -73,6 +77,7 @@ class StateStore {
   //   STORE_FULL           no room for a new one
   static absl::StatusOr<std::unique_ptr<StateStore>> Open(const Options& options);
   // No commit may be on its way. Snapshots that are left are ended.
+  // What is in the journals goes into LMDB.
   ~StateStore() = default;
   StateStore(const StateStore&) = delete;
   StateStore& operator=(const StateStore&) = delete;
@@ -89,36 +94,43 @@ class StateStore {
   }
 
   // The store as it is now. OVERLOADED when there are too many.
-  absl::StatusOr<std::shared_ptr<Snapshot>> TakeSnapshot() { return slot_.TakeSnapshot(); }
+  // Everything committed is folded first.
+  absl::StatusOr<std::shared_ptr<Snapshot>> TakeSnapshot();
 
+  // Everything committed is folded first, where that is possible.
   struct Figures {
     uint64_t map_bytes = 0;
     uint64_t file_bytes = 0;
     size_t snapshots = 0;
     Committer::Figures committer = {};
+    Folder::Figures folder = {};
   };
   Figures figures();
 
  private:
   StateStore(std::unique_ptr<StateDirectory> directory, std::shared_ptr<LmdbEnv> env,
-             const Options& options, const RecordCounts& counts, Report report)
+             Journals journals, const Options& options, const RecordCounts& counts, Report report)
       : report_(std::move(report)),
         directory_(std::move(directory)),
         slot_(std::move(env)),
-        committer_(*directory_, slot_, options.max_snapshot_age, counts) {}
+        folder_(*directory_, slot_, {options.max_snapshot_age, options.fold_bytes}, counts,
+                std::move(journals)),
+        committer_(*directory_, folder_) {}
 
   const Report report_;
   // Let go last: the lock.
   const std::unique_ptr<StateDirectory> directory_;
   EnvSlot slot_;
+  Folder folder_;
   Committer committer_;
 };
 
 // Of the running host.
 absl::StatusOr<std::string> ReadBootId();
 
-// Makes an empty store at `path`, or refuses as Open does.
-absl::Status MakeStore(const std::string& path, const StoreIdentity& identity);
+// Makes an empty store at `path`, which lacks what journals have from `next` on. Refuses
+// as Open does.
+absl::Status MakeStore(const std::string& path, const StoreIdentity& identity, uint64_t next);
 
 }  // namespace iovad::store
 

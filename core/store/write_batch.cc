@@ -10,17 +10,41 @@ namespace {
 constexpr uint64_t kLastId = std::numeric_limits<uint64_t>::max();
 constexpr uint16_t kLastPart = std::numeric_limits<uint16_t>::max();
 
-// In front of each operation in the buffer, which never leaves the process.
+// In front of each operation in the buffer. In the host's byte order: neither process
+// nor journal outlives the host.
 struct Head {
   uint32_t value_bytes;
   WriteBatch::OpKind kind;
   uint8_t key_bytes;
+  uint16_t zero;
 };
+
+// Whether the store could have written this operation.
+bool IsSound(const WriteBatch::Op& op) {
+  const std::optional<RecordKey> key = ParseKey(op.key);
+  // The store's records about itself are written with what they are about.
+  if (!key || key->table == Table::kMeta) return false;
+  switch (op.kind) {
+    case WriteBatch::OpKind::kPut:
+    case WriteBatch::OpKind::kPutEnd: {
+      const std::optional<std::string_view> payload = CheckedPayload(op.key, op.value);
+      if (!payload || payload->size() > kPartBytes + sizeof(uint32_t)) return false;
+      if (key->table != Table::kMapping) return true;
+      return op.kind == WriteBatch::OpKind::kPut &&
+             ParseMapping(MappingId(key->id), *payload).has_value();
+    }
+    case WriteBatch::OpKind::kDelete:
+      return op.value.empty();
+    case WriteBatch::OpKind::kDeleteSpan:
+      return ParseKey(op.value).has_value() && op.key <= op.value;
+  }
+  return false;
+}
 
 }  // namespace
 
 size_t WriteBatch::Begin(OpKind kind, std::string_view key) {
-  const Head head = {0, kind, static_cast<uint8_t>(key.size())};
+  const Head head = {0, kind, static_cast<uint8_t>(key.size()), 0};
   const size_t begun = buffer_.size();
   buffer_.append(reinterpret_cast<const char*>(&head), sizeof(head));
   buffer_.append(key);
@@ -46,6 +70,29 @@ bool WriteBatch::Cursor::Next(Op* op) {
   op->value = rest_.substr(0, head.value_bytes);
   rest_.remove_prefix(head.value_bytes);
   return true;
+}
+
+std::optional<WriteBatch> WriteBatch::FromBytes(std::string_view bytes) {
+  WriteBatch batch;
+  for (std::string_view rest = bytes; !rest.empty();) {
+    Head head = {};
+    if (rest.size() < sizeof(head)) return std::nullopt;
+    std::memcpy(&head, rest.data(), sizeof(head));
+    rest.remove_prefix(sizeof(head));
+    if (rest.size() < head.key_bytes || rest.size() - head.key_bytes < head.value_bytes ||
+        head.zero != 0) {
+      return std::nullopt;
+    }
+    const Op op = {.kind = head.kind,
+                   .key = rest.substr(0, head.key_bytes),
+                   .value = rest.substr(head.key_bytes, head.value_bytes)};
+    if (!IsSound(op)) return std::nullopt;
+    batch.puts_ = batch.puts_ || op.kind == OpKind::kPut || op.kind == OpKind::kPutEnd;
+    ++batch.ops_;
+    rest.remove_prefix(head.key_bytes + head.value_bytes);
+  }
+  batch.buffer_ = bytes;
+  return batch;
 }
 
 void WriteBatch::Clear() {

@@ -21,6 +21,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -68,6 +69,11 @@ class WriteBatch {
   // deletes may always.
   void UseReserve() { use_reserve_ = true; }
   bool may_use_reserve() const { return use_reserve_ || !puts_; }
+
+  // The operations as the journal has them, and a batch of such bytes: nothing when
+  // they are none that a batch could hold.
+  std::string_view buffer() const { return buffer_; }
+  static std::optional<WriteBatch> FromBytes(std::string_view bytes);
 
   bool empty() const { return ops_ == 0; }
   size_t ops() const { return ops_; }

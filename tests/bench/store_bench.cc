@@ -171,7 +171,7 @@ class Bench {
     const uint64_t count = 1'000'000 / scale_;
     Report("writing 1M mappings, 1000 a batch, each",
            1e6 * Seconds([&] { Fill(count); }) / static_cast<double>(count), "us");
-    const auto bytes = static_cast<double>(store_->figures().committer.used_bytes);
+    const auto bytes = static_cast<double>(store_->figures().folder.used_bytes);
     Report("bytes a mapping, fresh", bytes / static_cast<double>(count), "bytes");
     store_.reset();
     const std::string path = directory_ + "/iovad.mdb";
@@ -232,7 +232,7 @@ class Bench {
       const StateStore::Figures figures = store_->figures();
       const std::string which = ", " + std::to_string(at_once) + " at a time";
       Report("bytes a mapping in use, churned" + which,
-             static_cast<double>(figures.committer.used_bytes) / static_cast<double>(live),
+             static_cast<double>(figures.folder.used_bytes) / static_cast<double>(live),
              "bytes");
       Report("bytes a mapping of file, churned" + which,
              static_cast<double>(figures.file_bytes) / static_cast<double>(live), "bytes");

@@ -25,8 +25,8 @@ from device_table import replay, device_log, table_of_mappings  # noqa: E402
 from driver import Driver, Follower  # noqa: E402
 from harness import Client  # noqa: E402
 
-POINTS = ["store.begin", "store.before_commit", "store.meta_page", "store.after_commit",
-          "space.stored", "space.pushed"]
+POINTS = ["store.begin", "store.before_commit", "store.after_commit", "space.stored",
+          "space.pushed"]
 
 
 def check_devices(client, drivers):

@@ -34,7 +34,7 @@ WriteBatch Mappings(uint64_t first, uint64_t count) {
 
 uint64_t MappingsIn(StateStore& store) {
   return static_cast<uint64_t>(
-      store.figures().committer.records[static_cast<size_t>(Table::kMapping)]);
+      store.figures().folder.records[static_cast<size_t>(Table::kMapping)]);
 }
 
 uint64_t StoredMappings(StateStore& store) {
@@ -94,7 +94,7 @@ TEST(StoreFullTest, AFullMapRefusesWhatAddsAndTakesWhatDeletes) {
     const uint64_t there = FillUp(*store, step, 0);
     ASSERT_GT(there, 0u);
     const StateStore::Figures figures = store->figures();
-    EXPECT_LE(figures.committer.used_bytes, kMap - kMap / 16);
+    EXPECT_LE(figures.folder.used_bytes, kMap - kMap / 16);
     EXPECT_LE(figures.file_bytes, kMap);
     ASSERT_NO_FATAL_FAILURE(EmptyAndGoOn(directory, std::move(store), kMap, there));
   }
@@ -120,32 +120,59 @@ class FileSizeLimit {
   sighandler_t handler_ = nullptr;
 };
 
-TEST(StoreFullTest, AWriteThatFailsAnywhereLeavesTheStoreAsItWas) {
-  const StoreDirectory directory;
-  auto store = MustOpen(directory);
-  uint64_t there = 0;
-  // The limit grows by less than a page, so that each place in a commit is met.
-  for (uint64_t limit = 12 << 10; limit < (400 << 10); limit += 3000) {
+// The limit grows by less than a page, so that each place in a commit is met.
+void CommitUnderLimits(StateStore& store, uint64_t* there) {
+  for (uint64_t limit = 4 << 10; limit < (100 << 10); limit += 900) {
     absl::Status status;
     {
       const FileSizeLimit limited(limit);
-      status = CommitNow(*store, Mappings(there + 1, 37));
+      status = CommitNow(store, Mappings(*there + 1, 37));
     }
     if (!status.ok()) {
       EXPECT_THAT(status.code(), ::testing::AnyOf(absl::StatusCode::kResourceExhausted,
                                                   absl::StatusCode::kInternal))
           << status;
     } else {
-      there += 37;
+      *there += 37;
     }
-    ASSERT_EQ(StoredMappings(*store), there);
+    // With room again, it goes on.
+    ASSERT_TRUE(CommitNow(store, Mappings(*there + 1, 1)).ok());
+    *there += 1;
   }
-  EXPECT_GT(store->figures().committer.failed_batches, 10u);
-  EXPECT_GT(there, 1000u);
+}
+
+TEST(StoreFullTest, AWriteThatFailsAnywhereLeavesTheStoreAsItWas) {
+  const StoreDirectory directory;
+  auto store = MustOpen(directory, kTestMapBytes, uint64_t{1} << 30);
+  uint64_t there = 0;
+  ASSERT_NO_FATAL_FAILURE(CommitUnderLimits(*store, &there));
+  EXPECT_EQ(StoredMappings(*store), there);
+  EXPECT_GT(store->figures().committer.failed_batches, 5u);
   // With room, all goes on, and the file is whole.
   ASSERT_TRUE(CommitNow(*store, Mappings(there + 1, 37)).ok());
   store.reset();
   EXPECT_EQ(StoredMappings(*MustOpen(directory)), there + 37);
+}
+
+TEST(StoreFullTest, AWriteThatFailsInFoldingLosesNothing) {
+  const StoreDirectory directory;
+  auto store = MustOpen(directory);
+  uint64_t there = 0;
+  uint64_t failed = 0;
+  for (uint64_t limit = 12 << 10; limit < (400 << 10); limit += 3000) {
+    ASSERT_TRUE(CommitNow(*store, Mappings(there + 1, 37)).ok());
+    there += 37;
+    {
+      const FileSizeLimit limited(limit);
+      if (!store->TakeSnapshot().ok()) ++failed;
+    }
+    if (limit % 4000 == 0) {
+      store.reset();
+      store = MustOpen(directory);
+    }
+    ASSERT_EQ(StoredMappings(*store), there);
+  }
+  EXPECT_GT(failed, 10u);
 }
 
 // Runs `body` in a process of its own that may mount, on a tmpfs of so many bytes.
@@ -238,7 +265,7 @@ TEST_F(StoreFaultTest, ARefusedTransactionChangesNothing) {
     const absl::Status status = CommitNow(*store, Mappings(1, 10));
     EXPECT_EQ(ReasonOf(status), Reason::kStoreFull);
     EXPECT_EQ(DetailOf(status)->os_errno, ENOSPC);
-    EXPECT_THAT(std::string(status.message()), HasSubstr(directory_.file()));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(directory_.state()));
     EXPECT_TRUE(ReadContents(*store).empty());
     ASSERT_TRUE(ArmFaultPoints("").ok());
   }
@@ -273,6 +300,7 @@ TEST_F(StoreFaultTest, AMetaPageOfUnknownFateIsLookedAt) {
   const auto snapshot = *store->TakeSnapshot();
   ASSERT_TRUE(ArmFaultPoints("store.meta_page:error:5").ok());
   EXPECT_TRUE(CommitNow(*store, Mappings(11, 10)).ok());
+  EXPECT_TRUE(store->TakeSnapshot().ok());
   ASSERT_TRUE(ArmFaultPoints("").ok());
   EXPECT_EQ(StoredMappings(*store), 20u);
   EXPECT_EQ(MappingsIn(*store), 20u);

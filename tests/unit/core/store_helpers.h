@@ -37,6 +37,9 @@ class StoreDirectory {
   // What a store makes.
   std::string state() const { return root_ + "/state"; }
   std::string file() const { return state() + "/iovad.mdb"; }
+  std::string journal(int which) const {
+    return state() + "/iovad.journal-" + std::to_string(which);
+  }
 
  private:
   std::string root_;
@@ -44,18 +47,25 @@ class StoreDirectory {
 
 inline constexpr char kThisBoot[] = "6b2ff0c5-6e5e-4e0c-8d0a-4b1ad2f0a111";
 inline constexpr uint64_t kTestMapBytes = uint64_t{1} << 30;
+// So that a test is not over before anything was folded.
+inline constexpr uint64_t kTestFoldBytes = uint64_t{16} << 10;
 
 inline absl::StatusOr<std::unique_ptr<StateStore>> OpenAt(const StoreDirectory& directory,
                                                           uint64_t map_bytes = kTestMapBytes,
-                                                          const std::string& boot = kThisBoot) {
-  return StateStore::Open(
-      {.directory = directory.state(), .boot_id = boot, .map_bytes = map_bytes});
+                                                          const std::string& boot = kThisBoot,
+                                                          uint64_t fold_bytes = kTestFoldBytes) {
+  return StateStore::Open({.directory = directory.state(),
+                           .boot_id = boot,
+                           .map_bytes = map_bytes,
+                           .fold_bytes = fold_bytes});
 }
 
 // Ends the test program where the store does not open: nothing could go on.
 inline std::unique_ptr<StateStore> MustOpen(const StoreDirectory& directory,
-                                            uint64_t map_bytes = kTestMapBytes) {
-  absl::StatusOr<std::unique_ptr<StateStore>> store = OpenAt(directory, map_bytes);
+                                            uint64_t map_bytes = kTestMapBytes,
+                                            uint64_t fold_bytes = kTestFoldBytes) {
+  absl::StatusOr<std::unique_ptr<StateStore>> store =
+      OpenAt(directory, map_bytes, kThisBoot, fold_bytes);
   if (!store.ok()) ADD_FAILURE() << store.status();
   return *std::move(store);
 }

@@ -53,7 +53,7 @@ TEST(StoreTest, EveryKindOfMappingComesBack) {
   const auto store = MustOpen(directory);
   EXPECT_EQ(store->report().found, StateStore::Found::kStore);
   EXPECT_TRUE(Same(ReadContents(*store), put));
-  EXPECT_EQ(store->figures().committer.records[static_cast<size_t>(Table::kMapping)], 4);
+  EXPECT_EQ(store->figures().folder.records[static_cast<size_t>(Table::kMapping)], 4);
 }
 
 TEST(StoreTest, AShorterBlobLeavesNothingOfALongerOne) {
@@ -70,7 +70,7 @@ TEST(StoreTest, AShorterBlobLeavesNothingOfALongerOne) {
     EXPECT_EQ((*snapshot)->Get(Table::kSvq, SpaceNumber(1), 5).value(), bytes);
     EXPECT_EQ((*snapshot)->Get(Table::kSvq, SpaceNumber(1), 6).value(), "next");
     EXPECT_EQ((*snapshot)->Get(Table::kSvq, SpaceNumber(1), 4).value(), std::nullopt);
-    EXPECT_EQ(store->figures().committer.records[static_cast<size_t>(Table::kSvq)], 2);
+    EXPECT_EQ(store->figures().folder.records[static_cast<size_t>(Table::kSvq)], 2);
   }
 }
 
@@ -112,8 +112,8 @@ TEST(StoreTest, DoesWhatAMapDoes) {
       for (const auto& [key, bytes] : model.contents()) {
         ++counts[static_cast<size_t>(std::get<0>(key))];
       }
-      counts[static_cast<size_t>(Table::kMeta)] = 1;
-      ASSERT_EQ(store->figures().committer.records, counts);
+      counts[static_cast<size_t>(Table::kMeta)] = 2;
+      ASSERT_EQ(store->figures().folder.records, counts);
     }
     if (random.OneIn(25)) {
       store.reset();
@@ -176,7 +176,7 @@ TEST(StoreTest, ManyThreadsCommitInOrderAndTogether) {
   const StateStore::Figures figures = store->figures();
   EXPECT_EQ(figures.committer.batches, kThreads * each);
   EXPECT_LE(figures.committer.commits, figures.committer.batches);
-  EXPECT_EQ(figures.committer.records[static_cast<size_t>(Table::kMapping)],
+  EXPECT_EQ(figures.folder.records[static_cast<size_t>(Table::kMapping)],
             static_cast<int64_t>(kThreads * each));
 }
 
@@ -224,6 +224,7 @@ TEST(StoreTest, AnOldSnapshotIsEnded) {
   WriteBatch batch;
   batch.PutSpace(SpaceNumber(1), "s");
   ASSERT_TRUE(CommitNow(**store, std::move(batch)).ok());
+  ASSERT_TRUE((*store)->TakeSnapshot().ok());
   EXPECT_EQ(ReasonOf((*snapshot)->Get(Table::kSpace, SpaceNumber(1), 0).status()),
             Reason::kSnapshotExpired);
 }
@@ -263,7 +264,7 @@ TEST(StoreTest, ANewerFormatIsRefused) {
   const StoreDirectory directory;
   MustOpen(directory).reset();
   ASSERT_TRUE(
-      MakeStore(directory.file(), {.version = kFormatVersion + 1, .boot_id = kThisBoot}).ok());
+      MakeStore(directory.file(), {.version = kFormatVersion + 1, .boot_id = kThisBoot}, 1).ok());
   const absl::Status status = OpenAt(directory).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("format version 2"));
@@ -273,7 +274,7 @@ TEST(StoreTest, ANewerFormatIsRefused) {
 TEST(StoreTest, AnUnknownOlderFormatIsRefused) {
   const StoreDirectory directory;
   MustOpen(directory).reset();
-  ASSERT_TRUE(MakeStore(directory.file(), {.version = 0, .boot_id = kThisBoot}).ok());
+  ASSERT_TRUE(MakeStore(directory.file(), {.version = 0, .boot_id = kThisBoot}, 1).ok());
   const absl::Status status = OpenAt(directory).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("format version 0"));
