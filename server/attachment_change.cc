@@ -47,11 +47,14 @@ void AttachmentChange::Attach(Space& space, const Change& change, const PushTarg
       push = space.PushOf(std::make_shared<const IotlbBatch>(space.WholeTable()),
                           space.core_.revision());
       push.replace = target.device->properties().backend == DeviceBackend::kRelay;
-      space.attachments_.push_back(
-          {.target = target, .groups = std::move(groups), .state = AttachmentState::kSyncing});
+      space.attachments_.push_back({.target = target,
+                                    .groups = std::move(groups),
+                                    .state = AttachmentState::kSyncing,
+                                    .attaching = true});
     }
   }
   if (!status.ok()) return done(status);
+  if (push.replace) return AttachRelay(space, target, std::move(push), done);
   if (places.empty()) return ReplayNew(space, target, std::move(push), {}, done);
   target.device->SetGroups(std::move(places),
                            [&space, target, push = std::move(push), done](
@@ -66,6 +69,24 @@ void AttachmentChange::Attach(Space& space, const Change& change, const PushTarg
                            });
 }
 
+void AttachmentChange::AttachRelay(Space& space, const PushTarget& target, SpacePush push,
+                                   const Done& done) {
+  // Its process may outlive this one: what it maps must be known then.
+  space.Keep(nullptr, [&space, target, push = std::move(push), done](const absl::Status& kept) {
+    if (!kept.ok()) {
+      {
+        const WriterLock lock(space.mu_);
+        space.attachments_.erase(Find(space, target));
+      }
+      return done(kept);
+    }
+    ReplayNew(space, target, push, {}, [&space, done](const absl::Status& status) {
+      if (status.ok()) return done(status);
+      space.Keep(nullptr, [done, status](const absl::Status& /*kept*/) { done(status); });
+    });
+  });
+}
+
 void AttachmentChange::ReplayNew(Space& space, const PushTarget& target, SpacePush push,
                                  std::vector<Device::GroupPlace> before, const Done& done) {
   PushToAll({target}, std::move(push),
@@ -75,12 +96,9 @@ void AttachmentChange::ReplayNew(Space& space, const PushTarget& target, SpacePu
                 const auto attachment = Find(space, target);
                 if (result.status.ok()) {
                   attachment->state = AttachmentState::kLive;
-                  const Revision revision = space.core_.Touch();
-                  attachment->applied_revision = revision;
-                  std::vector<v1::Event> events(1);
-                  Space::Write(*attachment, *events[0].mutable_attached());
+                  TakeRevision(space, *attachment);
                   space.ApplyDeviceBounds();
-                  space.PublishAndCommit(revision, std::move(events));
+                  space.NotePoint(*attachment);
                 } else {
                   space.attachments_.erase(attachment);
                 }
@@ -97,6 +115,15 @@ void AttachmentChange::ReplayNew(Space& space, const PushTarget& target, SpacePu
               if (result.unknown.empty()) return end();
               ResetThen(target, end);
             });
+}
+
+void AttachmentChange::TakeRevision(Space& space, Attachment& attachment) {
+  attachment.attaching = false;
+  const Revision revision = space.core_.Touch();
+  attachment.applied_revision = revision;
+  std::vector<v1::Event> events(1);
+  Space::Write(attachment, *events[0].mutable_attached());
+  space.PublishAndCommit(revision, std::move(events));
 }
 
 void AttachmentChange::Detach(Space& space, const Change& change, const PushTarget& target,
@@ -228,6 +255,7 @@ void AttachmentChange::Return(Space& space, const PushTarget& target, const Tabl
           space.PushOf(whole ? std::make_shared<const IotlbBatch>(space.WholeTable()) : gap.missing,
                        space.core_.revision());
       push.replace = whole;
+      push.owed = !whole;
       if (!whole) push.memory = gap.memory;
       attachment->state = AttachmentState::kSyncing;
       attachment->owner_ended = false;
@@ -251,12 +279,18 @@ void AttachmentChange::Replayed(Space& space, const PushTarget& target, const Pu
       attachment.quarantined.clear();
       attachment.applied_revision = space.core_.revision();
       space.ReleaseQuarantine();
+      space.NotePoint(attachment);
     } else {
       attachment.state =
           result.lost.empty() ? AttachmentState::kFailed : AttachmentState::kDisconnected;
       attachment.last_error = std::string(result.status.message());
+      if (attachment.state == AttachmentState::kFailed) attachment.points.clear();
     }
-    space.PublishState(attachment);
+    if (result.status.ok() && attachment.attaching) {
+      TakeRevision(space, attachment);
+    } else {
+      space.PublishState(attachment);
+    }
   }
   space.NotifyChanged();
   done(result.status);

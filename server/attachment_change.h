@@ -34,6 +34,8 @@ class AttachmentChange : public ExclusiveChange {
 
   static void Attach(Space& space, const Change& change, const PushTarget& target,
                      std::vector<uint32_t> groups, const Done& done);
+  // The same for a relay's device, which is kept before it gets anything.
+  static void AttachRelay(Space& space, const PushTarget& target, SpacePush push, const Done& done);
   // From where the device's groups are as asked for; `before` is where they were.
   static void ReplayNew(Space& space, const PushTarget& target, SpacePush push,
                         std::vector<Device::GroupPlace> before, const Done& done);
@@ -53,6 +55,9 @@ class AttachmentChange : public ExclusiveChange {
   static std::vector<Attachment>::iterator Find(Space& space, const PushTarget& target)
       ABSL_SHARED_LOCKS_REQUIRED(space.mu_);
 
+  // The attachment has begun.
+  static void TakeRevision(Space& space, Attachment& attachment)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(space.mu_);
   // What a replay came to.
   static void Replayed(Space& space, const PushTarget& target, const PushResult& result,
                        const Done& done);

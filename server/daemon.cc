@@ -242,6 +242,7 @@ int RunDaemon(const Config& config) {
   DrainGate gate;
   Services services(config, gate, **state);
   if (absl::Status s = Restore(services.context()); !s.ok()) return refuse(s);
+  services.relays().TakeUp();
   absl::StatusOr<std::unique_ptr<Daemon>> started =
       Daemon::Start(config, gate, services.All(), &services.handles());
   if (!started.ok()) return refuse(started.status());

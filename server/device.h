@@ -86,6 +86,10 @@ class Device {
     // The revision that holds once the batch is applied; 0 when it takes something
     // back.
     Revision revision = {};
+    // Of a relay: by which number the batch is kept; 0 where it is not.
+    uint64_t number = 0;
+    // Nobody takes it back when it is lost: the device is still to have it.
+    bool owed = false;
   };
 
   Device(std::string name, DeviceProperties properties)
@@ -114,6 +118,9 @@ class Device {
   };
   using GroupsDone = std::function<void(PushOutcome, std::vector<GroupPlace> before)>;
   virtual void SetGroups(std::vector<GroupPlace> places, GroupsDone done);
+  // The number of the last batch that an address space is known to have; 0 where that is
+  // not known, or batches have no numbers.
+  virtual uint64_t LastBatch(Asid /*asid*/) const { return 0; }
   // How many entries an address space has.
   virtual uint64_t EntryCount(Asid asid) const = 0;
   // No space has the address space any more. `why`: OK when it was detached, else

@@ -1,9 +1,11 @@
 #include "server/history.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "server/convert.h"
+#include "server/state_records.h"
 #include "server/watch_hub.h"
 
 namespace iovad {
@@ -64,6 +66,42 @@ std::vector<v1::Event> EventsOf(const History::Entry& entry) {
     Write(svq, Tentative::kNo, *events.emplace_back().mutable_svq_freed());
   }
   return events;
+}
+
+std::optional<IotlbBatch> BatchSince(const History& history, Revision from, Revision to) {
+  std::map<MappingId, Mapping> removed;
+  std::map<MappingId, Mapping> added;
+  const auto take = [&](const Mapping& mapping, bool mapped) {
+    if (mapped) {
+      added.insert_or_assign(mapping.id(), mapping);
+    } else if (added.erase(mapping.id()) == 0) {
+      removed.insert_or_assign(mapping.id(), mapping);
+    }
+  };
+  for (Revision r(from.value() + 1); r <= to; r = Revision(r.value() + 1)) {
+    const std::shared_ptr<const History::Entry> entry = history.Find(r);
+    if (entry == nullptr) return std::nullopt;
+    for (const MappingChange& change : entry->effect.mappings) {
+      take(change.mapping, change.kind == MappingChange::Kind::kMapped);
+    }
+    for (const v1::Event& event : entry->events) {
+      if (!event.has_mapped() && !event.has_unmapped()) continue;
+      const std::optional<Mapping> mapping =
+          ReadMapping(event.has_mapped() ? event.mapped() : event.unmapped());
+      if (!mapping.has_value()) return std::nullopt;
+      take(*mapping, event.has_mapped());
+    }
+  }
+  const auto by_iova = [](const std::map<MappingId, Mapping>& mappings) {
+    std::vector<Mapping> sorted;
+    sorted.reserve(mappings.size());
+    for (const auto& [id, mapping] : mappings) sorted.push_back(mapping);
+    std::sort(sorted.begin(), sorted.end(), [](const Mapping& a, const Mapping& b) {
+      return a.iova().first() < b.iova().first();
+    });
+    return sorted;
+  };
+  return IotlbBatch::FromChange(by_iova(removed), by_iova(added));
 }
 
 std::vector<std::shared_ptr<const v1::WatchResponse>> WatchMessages(Revision revision,

@@ -15,10 +15,12 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "core/address_space.h"
+#include "core/iotlb_batch.h"
 #include "core/types.h"
 #include "iovad/v1/address_space.pb.h"
 
@@ -70,6 +72,9 @@ class History {
 
 // An entry as watchers are told it.
 std::vector<v1::Event> EventsOf(const History::Entry& entry);
+
+// What leads a device's table from a revision to another. Nothing when that is not kept.
+std::optional<IotlbBatch> BatchSince(const History& history, Revision from, Revision to);
 
 // Events of one revision as messages of at most `kEventsAMessage`.
 std::vector<std::shared_ptr<const v1::WatchResponse>> WatchMessages(Revision revision,

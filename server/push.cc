@@ -55,7 +55,9 @@ struct Flight : std::enable_shared_from_this<Flight> {
                              .space = push.space,
                              .batch = push.batch,
                              .memory = push.memory,
-                             .revision = push.revision};
+                             .revision = push.revision,
+                             .number = push.number,
+                             .owed = push.owed};
       const auto answered = [self, i](PushOutcome outcome) {
         self->outcomes[i] = std::move(outcome);
         if (self->waiting.fetch_sub(1, std::memory_order_acq_rel) == 1) self->Settle();

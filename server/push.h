@@ -47,6 +47,9 @@ struct SpacePush {
   Revision revision = {};
   // The batch is all that the targets are to have, whatever they have now.
   bool replace = false;
+  // As Device::Push.
+  uint64_t number = 0;
+  bool owed = false;
 };
 
 // What a target's table lacks, when its owner was out of reach for a while.
@@ -56,6 +59,8 @@ struct TableGap {
   // Else this; null when nothing lacks.
   std::shared_ptr<const IotlbBatch> missing = {};
   std::shared_ptr<const MemoryMap> memory = {};
+  // How many entries it has, when that was not counted.
+  uint64_t entries = 0;
 };
 
 // Pushes to all targets side by side. When one refuses, what the others took is

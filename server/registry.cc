@@ -1,12 +1,10 @@
 #include "server/registry.h"
 
 #include <atomic>
-#include <random>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "core/error.h"
 #include "core/name.h"
@@ -38,13 +36,6 @@ std::vector<std::shared_ptr<T>> After(const std::map<std::string, std::shared_pt
 }
 
 }  // namespace
-
-std::string RandomId() {
-  std::random_device random;
-  std::string id;
-  for (int i = 0; i < 4; ++i) absl::StrAppendFormat(&id, "%08x", random());
-  return id;
-}
 
 Registry::Registry(const Limits& limits, State& state)
     : limits_(limits),

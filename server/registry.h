@@ -36,9 +36,6 @@ namespace iovad {
 
 using SpacesWatcher = Watcher<v1::WatchSpacesResponse>;
 
-// 128 random bits in hex: names a space, or a run of the server, for good.
-std::string RandomId();
-
 class Registry {
  public:
   // `state` outlives it.

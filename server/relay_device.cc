@@ -1,7 +1,5 @@
 #include "server/relay_device.h"
 
-#include <poll.h>
-
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -9,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "core/error.h"
+#include "server/process_mark.h"
 
 namespace iovad {
 namespace {
@@ -19,10 +18,17 @@ std::shared_ptr<const IotlbBatch> EmptyBatch() {
 
 }  // namespace
 
-bool RelayOwner::dead() const {
-  if (pidfd == nullptr) return false;
-  pollfd polled = {.fd = pidfd->get(), .events = POLLIN, .revents = 0};
-  return poll(&polled, 1, 0) == 1;
+bool RelayOwner::dead() const { return pidfd != nullptr && HasEnded(*pidfd); }
+
+void RelayDevice::Expect(Asid asid, RelayOwner owner) {
+  const MutexLock lock(mu_);
+  seats_[asid].owner = std::move(owner);
+}
+
+void RelayDevice::CountEntries(Asid asid, uint64_t entries) {
+  const MutexLock lock(mu_);
+  const auto seat = seats_.find(asid);
+  if (seat != seats_.end()) seat->second.entries = entries;
 }
 
 bool RelayDevice::Enter(Asid asid, std::shared_ptr<RelaySession> session, RelayOwner owner) {
@@ -62,13 +68,21 @@ TableGap RelayDevice::GapOf(Asid asid) const {
   const bool has_in_flight = peer.applied_seq == before.in_flight->seq;
   if (!has_acked && !has_in_flight) return {};
   // A change that was lost was given up, so it is to go again; what was to take a
-  // change back is still to do so.
+  // change back, or to make good what was missed, is still to do so.
   TableGap gap{.whole = false, .missing = {}, .memory = before.in_flight->memory};
-  if (before.in_flight->undo && !has_in_flight) gap.missing = before.in_flight->batch;
-  if (!before.in_flight->undo && has_in_flight) {
+  if (before.in_flight->owed && !has_in_flight) gap.missing = before.in_flight->batch;
+  if (!before.in_flight->owed && has_in_flight) {
     gap.missing = std::make_shared<const IotlbBatch>(before.in_flight->batch->Inverse());
   }
   return gap;
+}
+
+uint64_t RelayDevice::LastBatch(Asid asid) const {
+  const MutexLock lock(mu_);
+  const auto seat = seats_.find(asid);
+  if (seat == seats_.end() || seat->second.session == nullptr) return 0;
+  const RelaySession::Standing standing = seat->second.session->standing();
+  return standing.known ? standing.acked_seq : 0;
 }
 
 std::optional<RelayOwner> RelayDevice::OwnerOf(Asid asid) const {
@@ -85,9 +99,14 @@ bool RelayDevice::IsServed(Asid asid) const {
 }
 
 std::optional<RelayOwner> RelayDevice::LivingOwner(Asid asid) const {
-  std::optional<RelayOwner> owner = OwnerOf(asid);
-  if (owner.has_value() && owner->dead()) owner.reset();
-  return owner;
+  const MutexLock lock(mu_);
+  const auto it = seats_.find(asid);
+  if (it == seats_.end()) return std::nullopt;
+  const Seat& seat = it->second;
+  // Of whom an earlier run knew, and nobody can tell any more.
+  const bool lost_sight = seat.session == nullptr && !seat.owner.known();
+  if (lost_sight || seat.owner.dead()) return std::nullopt;
+  return seat.owner;
 }
 
 void RelayDevice::Released(Asid asid, const absl::Status& why) {

@@ -39,6 +39,9 @@ struct RelayOwner {
   pid_t pid = 0;
   // Empty when it is not known whose the device is.
   std::shared_ptr<const UniqueFd> pidfd = {};
+  // To be found by another run of the server (ProcessMark).
+  uint64_t start_time = 0;
+  std::string namespaces = {};
 
   bool known() const { return pidfd != nullptr; }
   // Whether its death is known.
@@ -56,10 +59,15 @@ class RelayDevice final : public Device {
   void Apply(Push push, Done done) override { Send(std::move(push), false, std::move(done)); }
   void Replace(Push push, Done done) override { Send(std::move(push), true, std::move(done)); }
   void Reset(Asid asid, Done done) override;
+  uint64_t LastBatch(Asid asid) const override;
   uint64_t EntryCount(Asid asid) const override;
   // Ends the peer's session with `why`; the seat is forgotten.
   void Released(Asid asid, const absl::Status& why) override;
 
+  // Sets a seat aside for a peer that was here before the server was started anew.
+  void Expect(Asid asid, RelayOwner owner);
+  // How many entries the table has of a peer that comes to such a seat.
+  void CountEntries(Asid asid, uint64_t entries);
   // Takes the seat. False when a living session has it.
   bool Enter(Asid asid, std::shared_ptr<RelaySession> session, RelayOwner owner);
   // The peer is away: the seat is free for whom comes next.

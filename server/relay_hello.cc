@@ -11,6 +11,7 @@
 #include "core/vhost_names.h"
 #include "core/vhost_uapi.h"
 #include "server/convert.h"
+#include "server/process_mark.h"
 
 namespace iovad {
 namespace {
@@ -19,6 +20,14 @@ namespace {
 // are a handful.
 constexpr uint32_t kManyAddressSpaces = 64;
 constexpr uint32_t kMostAddressSpaces = 65'536;
+
+void Know(RelayOwner& owner, UniqueFd pidfd) {
+  if (!pidfd) return;
+  ProcessMark mark = MarkProcess(owner.pid, pidfd);
+  owner.start_time = mark.start_time;
+  owner.namespaces = std::move(mark.namespaces);
+  owner.pidfd = std::make_shared<const UniqueFd>(std::move(pidfd));
+}
 
 }  // namespace
 
@@ -83,8 +92,7 @@ absl::StatusOr<RelayOwner> FindRelayOwner(const v1::RelayHello& hello, HandleSto
   RelayOwner out{.pid = static_cast<pid_t>(hello.pid()), .pidfd = {}};
   if (hello.owner_handle().empty()) {
     if (out.pid <= 0) return out;
-    UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, out.pid, 0)));
-    if (pidfd) out.pidfd = std::make_shared<const UniqueFd>(std::move(pidfd));
+    Know(out, UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, out.pid, 0))));
     return out;
   }
   absl::StatusOr<Owner> owner = handles.ClaimOwner(hello.owner_handle());
@@ -95,7 +103,7 @@ absl::StatusOr<RelayOwner> FindRelayOwner(const v1::RelayHello& hello, HandleSto
                                   owner->pid, ", and hello's pid is ", out.pid));
   }
   out.pid = owner->pid;
-  if (owner->pidfd) out.pidfd = std::make_shared<const UniqueFd>(std::move(owner->pidfd));
+  Know(out, std::move(owner->pidfd));
   return out;
 }
 

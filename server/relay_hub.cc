@@ -110,14 +110,18 @@ absl::Status RelayHub::TakeSeat(Arrival& arrival, const RelayHello& said,
   if (!said.peer.registered) {
     if (absl::Status s = CheckClient(arrival, *owner); !s.ok()) return s;
   }
+  RelaySession::Peer peer = said.peer;
+  // A table is gone with the process that owned the device.
+  const std::optional<RelayOwner> before = arrival.device->OwnerOf(arrival.asid);
+  if (before.has_value() && before->dead()) peer.applied_seq = 0;
   auto seat = std::make_shared<Seat>();
   seat->space = arrival.space;
   seat->device = arrival.device;
   seat->asid = arrival.asid;
   seat->owner = *owner;
   arrival.session =
-      std::make_shared<RelaySession>(said.peer, timing_, UpdatesAMessage(context_.config.limits),
-                                     HooksOf(seat, said.peer.space, std::move(wake)), Clock::now());
+      std::make_shared<RelaySession>(peer, timing_, UpdatesAMessage(context_.config.limits),
+                                     HooksOf(seat, peer.space, std::move(wake)), Clock::now());
   seat->session = arrival.session;
   if (!arrival.device->Enter(arrival.asid, arrival.session, *owner)) return Busy(said.peer);
   return absl::OkStatus();
@@ -148,7 +152,7 @@ RelaySession::Hooks RelayHub::HooksOf(const std::shared_ptr<Seat>& seat, const s
                                       std::function<void()> wake) {
   RelaySession::Hooks hooks;
   hooks.wake = std::move(wake);
-  hooks.next_seq = [this] { return last_seq_.fetch_add(1) + 1; };
+  hooks.next_seq = [this] { return context_.state.NextBatch(); };
   hooks.offer = [this, space](const RegisteredMemory& memory) -> absl::StatusOr<std::string> {
     UniqueFd copy;
     if (memory.file != nullptr) copy = UniqueFd(fcntl(memory.file->fd().get(), F_DUPFD_CLOEXEC, 3));
@@ -175,9 +179,15 @@ void RelayHub::Start(const Arrival& arrival) {
         std::make_unique<AttachChange>(arrival.target(), std::vector<uint32_t>(), finished));
     return;
   }
-  const auto gap = [device = arrival.device, session = arrival.session, asid = arrival.asid] {
-    TableGap lacking = device->GapOf(asid);
-    if (!lacking.whole) session->Resume();
+  const auto gap = [arrival] {
+    const uint64_t applied = arrival.session->peer().applied_seq;
+    TableGap lacking = arrival.device->GapOf(arrival.asid);
+    // Of an earlier run, perhaps.
+    if (lacking.whole) {
+      lacking = arrival.space->GapSince(arrival.target(), applied);
+      if (!lacking.whole) arrival.device->CountEntries(arrival.asid, lacking.entries);
+    }
+    if (!lacking.whole) arrival.session->Resume();
     return lacking;
   };
   arrival.space->Submit(std::make_unique<ReturnChange>(arrival.target(), gap, finished));
@@ -187,6 +197,7 @@ void RelayHub::Attached(const Arrival& arrival, const absl::Status& status) {
   RelaySession& session = *arrival.session;
   if (status.ok()) {
     spdlog::info("relay: {}attached to space '{}'", session.prefix(), arrival.space->name());
+    KeepIn(*arrival.space, session);
     // Lost since its last acknowledgement, when it was not attached yet.
     if (const auto ended = session.ended(); ended.has_value() && !ended->ok()) {
       arrival.space->Disconnect(arrival.target(), *ended);
@@ -206,17 +217,27 @@ void RelayHub::Attached(const Arrival& arrival, const absl::Status& status) {
 
 // ---- Leaving ----------------------------------------------------------------
 
+void RelayHub::KeepIn(Space& space, const RelaySession& session) {
+  space.Keep(nullptr, [prefix = session.prefix()](const absl::Status& kept) {
+    // Before its first batch it was kept already, without where it stands.
+    if (!kept.ok()) {
+      spdlog::warn("relay: {}not kept: {}", prefix, std::string(kept.message()));
+    }
+  });
+}
+
 void RelayHub::Goodbye(const Seat& seat) {
   const auto space = seat.space.lock();
   const auto device = seat.device.lock();
   const auto session = seat.session.lock();
   if (space == nullptr || device == nullptr || session == nullptr) return;
   const PushTarget target{.device = device, .asid = seat.asid};
-  space->Submit(
-      std::make_unique<DetachChange>(target, [this, target, session](const absl::Status& status) {
+  space->Submit(std::make_unique<DetachChange>(
+      target, [this, space, target, session](const absl::Status& status) {
+        if (!status.ok()) return session->End(status);
         // Ends the session, too.
-        if (status.ok()) return context_.registry.Release(target);
-        session->End(status);
+        space->Keep(nullptr,
+                    [this, target](const absl::Status&) { context_.registry.Release(target); });
       }));
 }
 
@@ -240,6 +261,25 @@ void RelayHub::Ending(const Seat& seat, const absl::Status& why) {
 }
 
 // ---- The thread -------------------------------------------------------------
+
+void RelayHub::TakeUp() {
+  std::string after;
+  while (true) {
+    const std::vector<std::shared_ptr<Device>> page = context_.registry.Devices(after, 1000);
+    if (page.empty()) return Wake();
+    after = page.back()->name();
+    for (const std::shared_ptr<Device>& device : page) {
+      const auto relay = std::dynamic_pointer_cast<RelayDevice>(device);
+      if (relay == nullptr) continue;
+      for (const auto& [asid, space] : context_.registry.AttachedTo(device->name())) {
+        const std::optional<RelayOwner> owner = relay->OwnerOf(asid);
+        if (!owner.has_value() || !owner->known()) continue;
+        const MutexLock lock(mu_);
+        watched_.push_back({.pidfd = owner->pidfd, .space = space, .device = relay, .asid = asid});
+      }
+    }
+  }
+}
 
 void RelayHub::Add(std::weak_ptr<RelayTicked> stream) {
   {

@@ -24,7 +24,6 @@
 #ifndef IOVAD_SERVER_RELAY_HUB_H_
 #define IOVAD_SERVER_RELAY_HUB_H_
 
-#include <atomic>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -67,6 +66,10 @@ class RelayHub {
   // `wake` as RelaySession::Hooks.
   absl::StatusOr<Joined> Join(const v1::RelayHello& hello, std::function<void()> wake)
       ABSL_LOCKS_EXCLUDED(join_mu_, mu_);
+
+  // Watches the processes of the peers that are waited for since the server was started
+  // anew. Before anything is served.
+  void TakeUp() ABSL_LOCKS_EXCLUDED(mu_);
 
   // Ticks it as long as it lives.
   void Add(std::weak_ptr<RelayTicked> stream) ABSL_LOCKS_EXCLUDED(mu_);
@@ -112,6 +115,7 @@ class RelayHub {
   void Attached(const Arrival& arrival, const absl::Status& status);
   void Ending(const Seat& seat, const absl::Status& why);
   void Goodbye(const Seat& seat);
+  static void KeepIn(Space& space, const RelaySession& session);
 
   void Run();
   void Wake();
@@ -122,7 +126,6 @@ class RelayHub {
   ServerContext& context_;
   const RelaySession::Timing timing_;
   const int tick_ms_;
-  std::atomic<uint64_t> last_seq_ = 0;
   // Held while a peer is let in, so that two do not pass each other's checks.
   Mutex join_mu_;
 

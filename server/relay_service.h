@@ -14,6 +14,9 @@ class RelayService final : public v1::RelayService::CallbackService {
 
   explicit RelayService(ServerContext& context) : context_(context), hub_(context) {}
 
+  // As RelayHub::TakeUp.
+  void TakeUp() { hub_.TakeUp(); }
+
   grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* Attach(
       grpc::CallbackServerContext* rpc) override;
 

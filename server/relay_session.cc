@@ -22,6 +22,11 @@ const IotlbEntry& EntryAt(const IotlbBatch& batch, size_t n, bool& invalidate) {
   return invalidate ? batch.invalidates()[n] : batch.updates()[n - batch.invalidates().size()];
 }
 
+// Whether the device is still to have what is lost on the way.
+bool IsOwed(const Device::Push& push) {
+  return push.owed || push.direction == IotlbPort::Direction::kUndo;
+}
+
 // Why the peer's device refused, as far as the peer may say it: nothing that
 // would be of the server's own making.
 absl::Status CauseOf(const v1::RelayAck& ack, const std::string& prefix) {
@@ -105,7 +110,7 @@ void RelaySession::Push(Device::Push push, Kind kind, Device::Done done) {
     ready_ = ready_ || kind == Kind::kReplace;
     if (ended_.has_value() || !ready_) {
       // What it was to take back stays on the device.
-      if (batch.push.direction == IotlbPort::Direction::kUndo) {
+      if (IsOwed(batch.push)) {
         standing_.known = false;
         missed_undo_ = true;
       }
@@ -128,7 +133,7 @@ void RelaySession::Begin(Clock::time_point now, Answers& refused) {
     Batch& batch = batches_.front();
     const absl::Status announced = peer_.registered ? Announce(batch) : absl::OkStatus();
     if (announced.ok()) {
-      batch.seq = hooks_.next_seq();
+      batch.seq = batch.push.number != 0 ? batch.push.number : hooks_.next_seq();
       batch.since = now;
       return;
     }
@@ -367,12 +372,12 @@ void RelaySession::End(const absl::Status& why) {
     batches = std::exchange(batches_, {});
     if (!batches.empty() && batches.front().seq != 0) {
       const Batch& first = batches.front();
-      const bool undo = first.push.direction == IotlbPort::Direction::kUndo;
+      const bool owed = IsOwed(first.push);
       const bool sent = first.sent > 0 || first.last_sent;
       if (first.kind == Kind::kReplace && sent) standing_.known = false;
-      if (sent || undo) {
+      if (sent || owed) {
         standing_.in_flight = {
-            .seq = first.seq, .batch = first.push.batch, .memory = first.push.memory, .undo = undo};
+            .seq = first.seq, .batch = first.push.batch, .memory = first.push.memory, .owed = owed};
       }
     }
   }

@@ -90,7 +90,8 @@ class RelaySession {
       uint64_t seq = 0;
       std::shared_ptr<const IotlbBatch> batch = {};
       std::shared_ptr<const MemoryMap> memory = {};
-      bool undo = false;
+      // The device is to have it all the same; else it was given up.
+      bool owed = false;
     };
     std::optional<InFlight> in_flight = {};
   };

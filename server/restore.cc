@@ -16,6 +16,7 @@
 #include "iovad/v1/device.pb.h"
 #include "server/direct_source.h"
 #include "server/memory_requests.h"
+#include "server/relay_state.h"
 #include "server/simulated_spec.h"
 #include "server/space.h"
 #include "server/state_records.h"
@@ -209,6 +210,13 @@ absl::Status Reattach(ServerContext& context, const Restored& restored) {
   absl::Status first;
   Space& space = *restored.space;
   for (const record::AttachmentRecord& a : restored.record.attachments()) {
+    if (a.has_relay()) {
+      if (absl::Status s = ExpectRelay(context, space, a); !s.ok()) {
+        spdlog::error("{}does not wait for the relay of device '{}' (ASID {}): {}", space.prefix(),
+                      a.device(), a.asid(), Text(s));
+      }
+      continue;
+    }
     const std::vector<uint32_t> groups(a.groups().begin(), a.groups().end());
     const absl::StatusOr<PushTarget> target = context.registry.Claim(
         space, {.device = a.device(), .asid = Asid(a.asid()), .groups = groups});

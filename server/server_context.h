@@ -38,8 +38,8 @@ struct ServerContext {
   const absl::Time start_time = absl::Now();
   // Memory that clients registered, and that the server made.
   MappedFiles mapped_files;
-  // Names this run of the server.
-  const std::string epoch = RandomId();
+  // Names the history of the server, which is that of its state.
+  const std::string epoch = state.epoch();
   // Watch and WatchSpaces streams that are open.
   std::atomic<uint64_t> watchers = 0;
   // Writes to watchers' streams, so that publishers only queue.

@@ -37,6 +37,7 @@ class Services {
 
   HandleStore& handles() { return context_.handles; }
   ServerContext& context() { return context_; }
+  RelayService& relays() { return relay_; }
 
  private:
   ServerContext context_;

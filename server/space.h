@@ -57,6 +57,12 @@ enum class AttachmentState : uint8_t {
   kFrozen = 5,
 };
 
+// A relay's device has what the space had at a revision when this batch was its last.
+struct TablePoint {
+  uint64_t batch = 0;
+  Revision revision = {};
+};
+
 struct Attachment {
   PushTarget target;
   std::vector<uint32_t> groups = {};
@@ -67,6 +73,11 @@ struct Attachment {
   // While DISCONNECTED: the process that owned the device has ended, and the table
   // with it.
   bool owner_ended = false;
+  // Of a relay's device: where its table may stand, should the server end now. True for
+  // good, but for revisions that are taken back.
+  std::vector<TablePoint> points = {};
+  // The attachment is kept, and takes its revision when the device has its first batch.
+  bool attaching = false;
 };
 
 using SpaceWatcher = Watcher<v1::WatchResponse>;
@@ -178,6 +189,13 @@ class Space : public std::enable_shared_from_this<Space> {
   // The process that owned the device of an attachment that is not LIVE has ended:
   // changes go on without it.
   void OwnerEnded(const PushTarget& target) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Attaches a device whose owner is to come back, after the server was started anew. For
+  // a space that nobody knows yet.
+  void Expect(Attachment attachment) ABSL_LOCKS_EXCLUDED(mu_);
+  // What a device lacks whose attachment is DISCONNECTED and whose owner says that
+  // `batch` was its last one: the history may tell.
+  TableGap GapSince(const PushTarget& target, uint64_t batch) const ABSL_LOCKS_EXCLUDED(mu_);
 
   // ---- Exporting (space_export.cc)
 
@@ -303,6 +321,14 @@ class Space : public std::enable_shared_from_this<Space> {
   void MarkLost(const std::vector<PushTarget>& targets, const PushResult& result)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PublishState(const Attachment& attachment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Where the tables of relays' devices stand, of an attachment that has what is
+  // committed.
+  void NotePoint(Attachment& attachment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The same for all, before a batch goes out that leads to `planned`. The number that
+  // the batch is to have; 0 when no relay gets it.
+  uint64_t NotePlanned(Revision planned) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // That was taken back.
+  void DropPlannedPoints() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Hands IOVAs out again that were set aside, once no attachment needs that.
   void ReleaseQuarantine() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Attachment* FindAttachment(const PushTarget& target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

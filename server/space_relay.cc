@@ -6,6 +6,14 @@
 #include "server/space.h"
 
 namespace iovad {
+namespace {
+
+void DropPointsAfter(Revision revision, Attachment& attachment) {
+  std::erase_if(attachment.points,
+                [revision](const TablePoint& p) { return p.revision > revision; });
+}
+
+}  // namespace
 
 Attachment* Space::FindAttachment(const PushTarget& target) {
   const auto it = std::find_if(attachments_.begin(), attachments_.end(), [&](const Attachment& a) {
@@ -62,10 +70,77 @@ void Space::OwnerEnded(const PushTarget& target) {
     attachment->last_error = absl::StrCat("the process that owned the device has ended; before: ",
                                           attachment->last_error);
     attachment->quarantined.clear();
+    attachment->points.clear();
     ReleaseQuarantine();
     PublishState(*attachment);
   }
   NotifyChanged();
+}
+
+void Space::Expect(Attachment attachment) {
+  const WriterLock lock(mu_);
+  attachment.state = AttachmentState::kDisconnected;
+  attachment.last_error = "iovad was started anew, and the relay is not back yet";
+  DropPointsAfter(core_.revision(), attachment);
+  if (!attachment.points.empty()) {
+    attachment.applied_revision = attachment.points.front().revision;
+  }
+  attachments_.push_back(std::move(attachment));
+  ApplyDeviceBounds();
+}
+
+void Space::NotePoint(Attachment& attachment) {
+  const uint64_t batch = attachment.target.device->LastBatch(attachment.target.asid);
+  attachment.points.clear();
+  if (batch != 0) attachment.points.push_back({.batch = batch, .revision = core_.revision()});
+}
+
+uint64_t Space::NotePlanned(Revision planned) {
+  uint64_t number = 0;
+  for (Attachment& a : attachments_) {
+    if (a.state != AttachmentState::kLive ||
+        a.target.device->properties().backend != DeviceBackend::kRelay) {
+      continue;
+    }
+    NotePoint(a);
+    if (number == 0) number = state_.NextBatch();
+    a.points.push_back({.batch = number, .revision = planned});
+  }
+  return number;
+}
+
+void Space::DropPlannedPoints() {
+  for (Attachment& a : attachments_) {
+    DropPointsAfter(core_.revision(), a);
+    // One that took the batch and what takes it back stands elsewhere now.
+    if (a.state == AttachmentState::kLive) NotePoint(a);
+    if (a.state == AttachmentState::kFailed) a.points.clear();
+  }
+}
+
+TableGap Space::GapSince(const PushTarget& target, uint64_t batch) const {
+  const ReaderLock lock(mu_);
+  const auto attachment =
+      std::find_if(attachments_.begin(), attachments_.end(), [&](const Attachment& a) {
+        return a.target.device == target.device && a.target.asid == target.asid;
+      });
+  if (attachment == attachments_.end() || attachment->state != AttachmentState::kDisconnected ||
+      attachment->owner_ended) {
+    return {};
+  }
+  for (const TablePoint& point : attachment->points) {
+    if (point.batch != batch) continue;
+    std::optional<IotlbBatch> missing = BatchSince(history_, point.revision, core_.revision());
+    if (!missing.has_value()) return {};
+    TableGap gap{.whole = false,
+                 .missing = {},
+                 .memory = memory_,
+                 .entries = core_.mapping_count() + missing->invalidates().size() -
+                            missing->updates().size()};
+    if (!missing->empty()) gap.missing = std::make_shared<const IotlbBatch>(*std::move(missing));
+    return gap;
+  }
+  return {};
 }
 
 }  // namespace iovad

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "server/attachment_change.h"
 #include "server/convert.h"
+#include "server/relay_state.h"
 #include "server/space.h"
 #include "server/state_records.h"
 
@@ -67,6 +68,16 @@ void Space::WriteRecord(const AddressSpace::Position& position, record::SpaceRec
     attachment.set_device(a.target.device->name());
     attachment.set_asid(a.target.asid.value());
     for (const uint32_t group : a.groups) attachment.add_groups(group);
+    if (a.target.device->properties().backend != DeviceBackend::kRelay) continue;
+    record::RelayRecord& relay = *attachment.mutable_relay();
+    WriteRelay(*a.target.device, a.target.asid, relay);
+    relay.set_owner_ended(a.owner_ended);
+    relay.set_attaching(a.attaching);
+    for (const TablePoint& p : a.points) {
+      record::TablePointRecord& point = *relay.add_points();
+      point.set_batch(p.batch);
+      point.set_revision(p.revision.value());
+    }
   }
 }
 
@@ -178,7 +189,7 @@ void Space::Unkeep(const Kept& before) {
   kept_.memories.insert(before.memories.begin(), before.memories.end());
   kept_.history = std::min(kept_.history, before.history);
   kept_.first_history = std::min(kept_.first_history, before.first_history);
-  kept_.pending = before.pending;
+  kept_.pending = kept_.pending || before.pending;
 }
 
 void Space::Keep(std::function<void(store::WriteBatch&)> more,
@@ -189,7 +200,10 @@ void Space::Keep(std::function<void(store::WriteBatch&)> more,
   {
     const WriterLock lock(mu_);
     before = kept_;
+    // What is in flight is not settled by what is kept meanwhile.
+    const bool in_flight = !core_.settled() && std::exchange(kept_.pending, false);
     if (!deleted_) WriteState(batch);
+    kept_.pending = kept_.pending || in_flight;
   }
   if (more) more(batch);
   state_.Commit(std::move(batch), [keep = shared_from_this(), before = std::move(before),
@@ -219,9 +233,12 @@ absl::Status Space::Restore(const record::SpaceRecord& record, std::vector<Regis
   next_memory_id_ = MemoryId(record.next_memory_id());
   next_own_hva_ = Hva(record.next_own_hva());
   for (RegisteredMemory& m : memory) {
-    if (m.id >= next_memory_id_ || map.FindOverlapping(m.client) != nullptr) {
+    if (map.FindOverlapping(m.client) != nullptr) {
       return Corrupt(absl::StrCat("memory ", m.id.value()));
     }
+    // Memory is registered while changes are in flight, and stays when they are taken back.
+    next_memory_id_ = std::max(next_memory_id_, MemoryId(m.id.value() + 1));
+    if (m.own) next_own_hva_ = std::max(next_own_hva_, Hva(m.client.last().value() + 1));
     kept_.memories.insert(m.id);
     map.Add(std::move(m));
   }
@@ -264,7 +281,11 @@ absl::Status Space::Restore(const record::SpaceRecord& record, std::vector<Regis
         });
   }
   if (read.ok() && status.ok()) read = RestoreHistory(record, kept, status);
-  return read.ok() ? status : read;
+  if (!read.ok() || !status.ok()) return read.ok() ? status : read;
+  // Settled by the first change.
+  const auto pending = kept.Get(store::Table::kPending, number_, 0);
+  if (pending.ok()) kept_.pending = pending->has_value();
+  return pending.status();
 }
 
 absl::Status Space::RestoreHistory(const record::SpaceRecord& record, store::Snapshot& kept,

@@ -164,6 +164,7 @@ void SpaceWriter::Plan(std::vector<Waiting> taken, Group& group) {
       group.batch =
           std::make_shared<const IotlbBatch>(IotlbBatch::FromChange(change.removed, change.added));
       group.push = space_.PushOf(group.batch, group.newest);
+      if (space_.state_.persistent()) group.push.number = space_.NotePlanned(group.newest);
     }
   }
   if (!space_.state_.persistent()) return;
@@ -185,6 +186,7 @@ void SpaceWriter::Stored(const GroupPtr& group, const absl::Status& status) {
     {
       const WriterLock lock(space_.mu_);
       space_.core_.UndoAll();
+      space_.DropPlannedPoints();
       space_.Unkeep(group->kept_before);
     }
     return Fail(group, status, /*retry=*/true);
@@ -237,9 +239,18 @@ void SpaceWriter::Pushed(const GroupPtr& group, const PushResult& result) {
 
 void SpaceWriter::Unstore(const GroupPtr& group, const absl::Status& why, bool retry) {
   if (!space_.state_.persistent()) return Fail(group, why, retry);
-  store::WriteBatch undo = UndoOfPending(space_.number_, group->pending, group->newest);
+  store::WriteBatch undo;
   {
     const WriterLock lock(space_.mu_);
+    space_.DropPlannedPoints();
+    // Written anew: memory may have come since, and tables of relays stand elsewhere.
+    record::SpaceRecord& before = *group->pending.mutable_before();
+    const AddressSpace::Position position = {.revision = space_.core_.revision(),
+                                             .next_mapping_id = MappingId(before.next_mapping_id()),
+                                             .next_svq_id = SvqId(before.next_svq_id())};
+    before.Clear();
+    space_.WriteRecord(position, before);
+    undo = UndoOfPending(space_.number_, group->pending, group->newest);
     space_.kept_.pending = false;
     space_.kept_.history = std::min(space_.kept_.history, space_.core_.revision());
   }

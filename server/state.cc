@@ -1,11 +1,62 @@
 #include "server/state.h"
 
 #include <spdlog/spdlog.h>
+#include <time.h>
 
 #include <algorithm>
+#include <optional>
+#include <random>
 #include <utility>
 
+#include "absl/strings/str_format.h"
+#include "absl/synchronization/notification.h"
+
 namespace iovad {
+namespace {
+
+// Where the numbers of batches begin. A store is of one boot of the host, and no run
+// gives out a number each microsecond: so none of them comes twice, and nothing needs
+// to be kept.
+uint64_t MicrosecondsSinceBoot() {
+  timespec now = {};
+  clock_gettime(CLOCK_BOOTTIME, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000 + static_cast<uint64_t>(now.tv_nsec) / 1000;
+}
+
+// The epoch that the store has, or is given.
+absl::StatusOr<std::string> EpochOf(store::StateStore& store) {
+  const absl::StatusOr<std::shared_ptr<store::Snapshot>> kept = store.TakeSnapshot();
+  if (!kept.ok()) return kept.status();
+  absl::StatusOr<std::optional<std::string>> found =
+      (*kept)->Get(store::Table::kEpoch, store::kServer, 0);
+  if (!found.ok()) return found.status();
+  if (found->has_value()) return **std::move(found);
+  std::string epoch = RandomId();
+  store::WriteBatch batch;
+  batch.UseReserve();
+  batch.PutBlob(store::Table::kEpoch, store::kServer, 0, epoch);
+  absl::Status committed;
+  absl::Notification done;
+  store.Commit(std::move(batch), [&](const absl::Status& status) {
+    committed = status;
+    done.Notify();
+  });
+  done.WaitForNotification();
+  if (!committed.ok()) return committed;
+  return epoch;
+}
+
+}  // namespace
+
+std::string RandomId() {
+  std::random_device random;
+  std::string id;
+  for (int i = 0; i < 4; ++i) absl::StrAppendFormat(&id, "%08x", random());
+  return id;
+}
+
+State::State(std::unique_ptr<store::StateStore> store, std::string epoch)
+    : store_(std::move(store)), epoch_(std::move(epoch)), next_batch_(MicrosecondsSinceBoot()) {}
 
 absl::StatusOr<std::unique_ptr<State>> State::Open(const Config& config) {
   if (config.ephemeral) return std::make_unique<State>();
@@ -30,7 +81,9 @@ absl::StatusOr<std::unique_ptr<State>> State::Open(const Config& config) {
       break;
   }
   for (const std::string& note : report.notes) spdlog::warn("{}: {}", config.state_dir, note);
-  return std::make_unique<State>(*std::move(opened));
+  absl::StatusOr<std::string> epoch = EpochOf(**opened);
+  if (!epoch.ok()) return epoch.status();
+  return std::make_unique<State>(*std::move(opened), *std::move(epoch));
 }
 
 void State::Commit(store::WriteBatch batch, std::function<void(const absl::Status&)> done) {

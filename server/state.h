@@ -2,12 +2,14 @@
 //
 // Purpose. The one place that knows whether anything is kept: over a store, or, when
 // iovad runs with --ephemeral, over nothing, where every commit succeeds at once.
-// Hands out the numbers by which spaces and devices are known in the store.
+// Hands out the numbers by which spaces and devices are known in the store, and those
+// of relays' batches.
 //
 // Thread safety. All functions, from any thread.
 #ifndef IOVAD_SERVER_STATE_H_
 #define IOVAD_SERVER_STATE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -22,11 +24,14 @@
 
 namespace iovad {
 
+// 128 random bits in hex: names a space, or a history, for good.
+std::string RandomId();
+
 class State {
  public:
   // Keeps nothing.
-  State() = default;
-  explicit State(std::unique_ptr<store::StateStore> store) : store_(std::move(store)) {}
+  State() : State(nullptr, RandomId()) {}
+  State(std::unique_ptr<store::StateStore> store, std::string epoch);
 
   // What the configuration asks for, and a line in the log about what was found.
   // Errors as StateStore::Open.
@@ -35,6 +40,12 @@ class State {
   bool persistent() const { return store_ != nullptr; }
   // Null when nothing is kept.
   store::StateStore* store() const { return store_.get(); }
+
+  // Names the history of which relays' batches are: that of the store, however often the
+  // server is started anew. Where nothing is kept, that of this run.
+  const std::string& epoch() const { return epoch_; }
+  // For a relay's batch: above every number before, of the earlier runs, too.
+  uint64_t NextBatch() { return next_batch_.fetch_add(1, std::memory_order_relaxed); }
 
   // As StateStore::Commit.
   void Commit(store::WriteBatch batch, std::function<void(const absl::Status&)> done);
@@ -50,6 +61,8 @@ class State {
 
  private:
   const std::unique_ptr<store::StateStore> store_;
+  const std::string epoch_;
+  std::atomic<uint64_t> next_batch_;
   Mutex mu_;
   uint32_t next_space_ ABSL_GUARDED_BY(mu_) = 1;
   uint64_t next_device_ ABSL_GUARDED_BY(mu_) = 1;

@@ -102,6 +102,8 @@ std::string_view TableName(Table table) {
       return "meta";
     case Table::kDevice:
       return "device";
+    case Table::kEpoch:
+      return "epoch";
   }
   return {};
 }
@@ -109,7 +111,8 @@ std::string_view TableName(Table table) {
 std::string Describe(const RecordKey& key) {
   std::string text = key.space == kServer ? "server" : absl::StrCat("space ", key.space.value());
   absl::StrAppend(&text, " ", AbslView(TableName(key.table)));
-  if (key.table != Table::kSpace && key.table != Table::kPending && key.table != Table::kMeta) {
+  if (key.table != Table::kSpace && key.table != Table::kPending && key.table != Table::kMeta &&
+      key.table != Table::kEpoch) {
     absl::StrAppend(&text, " ", key.id);
   }
   if (key.part != 0) absl::StrAppend(&text, " part ", key.part);

@@ -52,8 +52,9 @@ enum class Table : uint8_t {
   kRequest = 7,
   kMeta = 8,    // kServer only
   kDevice = 9,  // kServer only
+  kEpoch = 10,  // kServer only
 };
-inline constexpr size_t kTableLimit = 10;  // above the largest number
+inline constexpr size_t kTableLimit = 11;  // above the largest number
 
 // "mapping" and so on; nothing for a number that is none.
 std::string_view TableName(Table table);

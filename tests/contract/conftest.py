@@ -6,7 +6,8 @@ import itertools
 import pytest
 
 pytest.register_assert_rewrite("daemon", "device_table", "fd_socket", "harness", "migrating",
-                               "migrating_guest", "relay_peer", "watching")
+                               "migrating_guest", "relay_guest", "relay_peer", "restarting",
+                               "watching")
 
 # pylint: disable=wrong-import-position
 from daemon import Daemon  # noqa: E402

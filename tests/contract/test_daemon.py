@@ -96,7 +96,7 @@ def test_a_socket_that_cannot_be(folder, name):
 
 
 def test_killed_and_started_again(folder, connect):
-    daemon = Daemon(folder=folder).start()
+    daemon = Daemon(folder=folder, keeps=False).start()
     epochs = {connect(daemon).GetServerInfo().epoch}
     daemon.kill()
     assert os.path.exists(daemon.socket_path)

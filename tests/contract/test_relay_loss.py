@@ -422,7 +422,7 @@ def test_many_come_and_go(client, make_space, make_peer):
 
 
 def test_a_server_of_its_own_restarts(make_peer):
-    with Daemon() as daemon:
+    with Daemon(keeps=False) as daemon:
         with Client(daemon.target) as there:
             there.wait_ready()
             there.CreateSpace(space="again")

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "server/watch_hub.h"
 
@@ -78,6 +80,66 @@ TEST(HistoryTest, MessagesHoldAllEventsInOrder) {
   EXPECT_EQ(next, 2 * kEventsAMessage + 2);
   // A revision without events is told all the same.
   EXPECT_THAT(WatchMessages(Revision(6), {}), SizeIs(1));
+}
+
+Mapping At(uint64_t id, uint64_t iova, uint64_t pages = 1) {
+  return {MappingId(id),      *IovaRange::FromSize(Iova(iova), pages * 4096),
+          Gpa(iova),          Hva(iova),
+          Access::kReadWrite, Revision(2)};
+}
+
+History::Entry Step(std::vector<MappingChange> changes) {
+  History::Entry entry;
+  entry.effect.mappings = std::move(changes);
+  return entry;
+}
+
+// As it is after a restart: what happened is there as events.
+History::Entry Restored(const History::Entry& entry) {
+  History::Entry restored;
+  restored.events = EventsOf(entry);
+  return restored;
+}
+
+TEST(BatchSinceTest, IsTheNetEffect) {
+  using enum MappingChange::Kind;
+  const std::vector<History::Entry> steps = {
+      Step({{kMapped, At(1, 0x1000)}}),
+      Step({{kMapped, At(2, 0x5000)}, {kMapped, At(3, 0x3000)}}),
+      Step({{kUnmapped, At(1, 0x1000)}, {kMapped, At(4, 0x1000, 2)}}),
+      Step({}),  // an attachment's
+      Step({{kUnmapped, At(2, 0x5000)}}),
+  };
+  for (const bool restored : {false, true}) {
+    History history({}, Revision(10));
+    for (const History::Entry& step : steps) {
+      history.Add(restored ? Restored(step) : step, absl::UnixEpoch());
+    }
+    const auto since = [&](uint64_t from) {
+      const std::optional<IotlbBatch> batch = BatchSince(history, Revision(from), Revision(15));
+      std::vector<std::pair<int, uint64_t>> seen;
+      if (!batch.has_value()) return seen;
+      for (const IotlbEntry& e : batch->invalidates()) {
+        seen.emplace_back(-1, e.iova.first().value());
+      }
+      for (const IotlbEntry& e : batch->updates()) seen.emplace_back(1, e.iova.first().value());
+      return seen;
+    };
+    using Seen = std::vector<std::pair<int, uint64_t>>;
+    EXPECT_EQ(since(10), (Seen{{1, 0x1000}, {1, 0x3000}}));
+    EXPECT_EQ(since(11), (Seen{{-1, 0x1000}, {1, 0x1000}, {1, 0x3000}}));
+    EXPECT_EQ(since(12), (Seen{{-1, 0x1000}, {-1, 0x5000}, {1, 0x1000}}));
+    EXPECT_EQ(since(13), (Seen{{-1, 0x5000}}));
+    EXPECT_EQ(since(15), (Seen{}));
+  }
+}
+
+TEST(BatchSinceTest, IsNothingWhereTheHistoryDoesNotReach) {
+  History history({.revisions = 2}, Revision(1));
+  for (int i = 0; i < 4; ++i) history.Add(Maps(1), absl::UnixEpoch());
+  EXPECT_FALSE(BatchSince(history, Revision(2), Revision(5)).has_value());
+  EXPECT_FALSE(BatchSince(history, Revision(4), Revision(6)).has_value());
+  EXPECT_TRUE(BatchSince(history, Revision(5), Revision(5)).has_value());
 }
 
 }  // namespace

@@ -191,6 +191,35 @@ TEST_F(RelaySessionTest, ChangesBeforeTheStateIsKnownAreLost) {
   EXPECT_TRUE(Drain(*session).empty());
 }
 
+TEST_F(RelaySessionTest, ABatchThatIsKeptHasItsNumber) {
+  auto session = Ready();
+  session->Push({.asid = Asid(1),
+                 .space = "vm1",
+                 .batch = std::make_shared<const IotlbBatch>(Maps(1)),
+                 .number = 77},
+                Kind::kChange,
+                [this](PushOutcome outcome) { outcomes_.push_back(std::move(outcome)); });
+  const auto messages = Drain(*session);
+  ASSERT_EQ(messages.size(), 1U);
+  EXPECT_EQ(messages[0].batch().batch_seq(), 77U);
+  Ack(*session, 77);
+  EXPECT_EQ(session->standing().acked_seq, 77U);
+}
+
+TEST_F(RelaySessionTest, WhatTheDeviceIsStillToHaveIsNotGivenUp) {
+  auto session = Ready();
+  session->Push({.asid = Asid(1),
+                 .space = "vm1",
+                 .batch = std::make_shared<const IotlbBatch>(Maps(1)),
+                 .owed = true},
+                Kind::kChange,
+                [this](PushOutcome outcome) { outcomes_.push_back(std::move(outcome)); });
+  session->End(RelayDisconnected("net0", "the test says so"));
+  const RelaySession::Standing standing = session->standing();
+  ASSERT_TRUE(standing.in_flight.has_value());
+  EXPECT_TRUE(standing.in_flight->owed);
+}
+
 TEST_F(RelaySessionTest, Refusals) {
   struct Case {
     uint32_t failed_index;
@@ -317,7 +346,7 @@ TEST_F(RelaySessionTest, WhatIsOnItsWayWhenItEnds) {
     ASSERT_EQ(standing.in_flight.has_value(), c.in_flight);
     if (c.in_flight) {
       EXPECT_EQ(standing.in_flight->seq, seq_);
-      EXPECT_EQ(standing.in_flight->undo, c.undo);
+      EXPECT_EQ(standing.in_flight->owed, c.undo);
     }
     outcomes_.clear();
   }
