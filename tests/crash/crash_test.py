@@ -2,8 +2,8 @@
 
 usage: crash_test.py [--kills N] [--seed N]
 
-Several clients change their spaces at random, with simulated devices attached or
-without; one watches each. The server is killed with SIGKILL at a random moment, or
+Several clients change their spaces at random, with simulated devices attached, with
+those of relays, or without; one watches each. The server is killed with SIGKILL at a random moment, or
 kills itself at a random passing of a critical step (IOVAD_FAULT), is started again on
 the same state, and everything is compared: see driver.py.
 """
@@ -24,6 +24,7 @@ from daemon import Daemon, wait_until  # noqa: E402
 from device_table import replay, device_log, table_of_mappings  # noqa: E402
 from driver import Driver, Follower  # noqa: E402
 from harness import Client  # noqa: E402
+from relays import Relay  # noqa: E402
 
 POINTS = ["store.begin", "store.before_commit", "store.after_commit", "space.stored",
           "space.pushed"]
@@ -36,6 +37,8 @@ def check_devices(client, drivers):
             table = replay(device_log(client, device), strict=False).get(0, {})
             expected = table_of_mappings(driver.mappings.values())
             assert table == expected, f"device {device}: {table} instead of {expected}"
+        if driver.relay is not None and driver.relay.attached:
+            driver.relay.check(driver.mappings.values())
 
 
 def main():
@@ -48,7 +51,10 @@ def main():
     folder = tempfile.mkdtemp(prefix="iovad-crash-")
     # A space of its own for each, and names of devices that it is attached to.
     drivers = [Driver("ledger", rng.random()), Driver("one-device", rng.random(), ["sim-a"]),
-               Driver("two-devices", rng.random(), ["sim-b", "sim-c"])]
+               Driver("two-devices", rng.random(), ["sim-b", "sim-c"]),
+               Driver("relay", rng.random(), relay=Relay("relay", "net-a", rng.random())),
+               Driver("relay-and-device", rng.random(), ["sim-d"],
+                      Relay("relay-and-device", "net-b", rng.random()))]
     followers = {d.name: Follower(d.name) for d in drivers}
     deaths = collections.Counter()
     begin = time.monotonic()
@@ -66,10 +72,12 @@ def main():
             with Client(daemon.target) as client:
                 client.wait_ready()
                 if not devices_open:
-                    for name in ("sim-a", "sim-b", "sim-c"):
+                    for name in ("sim-a", "sim-b", "sim-c", "sim-d"):
                         client.OpenDevice(device=name, simulated={}, request_id=name)
                     devices_open = True
                 for driver in drivers:
+                    if driver.created and driver.relay is not None:
+                        assert driver.attach(client), f"{driver.name}: the relay cannot come back"
                     driver.check(client)
                 check_devices(client, drivers)
                 for driver in drivers:
@@ -93,6 +101,8 @@ def main():
                     continue
             with Client(daemon.target) as client:
                 for driver in drivers:
+                    if environment and driver.created and driver.relay is not None:
+                        driver.attach(client)
                     driver.start(client)
                 if point is None:
                     time.sleep(rng.uniform(0.001, 0.08))
@@ -106,6 +116,8 @@ def main():
                 for driver in drivers:
                     driver.join()
             for driver in drivers:
+                if driver.relay is not None:
+                    driver.relay.join()
                 if followers[driver.name].revision:
                     followers[driver.name].join()
     except BaseException:
@@ -113,10 +125,13 @@ def main():
         raise
     shutil.rmtree(folder)
     total = sum(d.acknowledged for d in drivers)
+    relays = [d.relay for d in drivers if d.relay is not None]
     assert total > arguments.kills, f"only {total} changes in all"
     print(f"{arguments.kills} kills in {time.monotonic() - begin:.0f} s: {total} changes "
           f"acknowledged, none lost; {sum(d.repeated for d in drivers)} under way, each whole or "
           f"not there; {sum(f.resumed for f in followers.values())} watches resumed; "
+          f"relays went on {sum(r.resumed for r in relays)} times, and had everything anew "
+          f"{sum(r.replayed for r in relays)} times; "
           f"by fault point: {dict(sorted(deaths.items()))}")
 
 

@@ -15,6 +15,7 @@ from harness import Refusal, spec
 
 PAGE = 4096
 HVA = 0x7f0000000000
+QUEUES = 0x7e0000000000
 SLOTS = 64
 # More mappings than this are not kept.
 MANY = 200
@@ -31,10 +32,11 @@ def _key(mapping):
 class Driver:
     """One space, its model and the thread that changes it."""
 
-    def __init__(self, name, seed, devices=()):
+    def __init__(self, name, seed, devices=(), relay=None):
         self.name = name
         self.random = random.Random(seed)
         self.devices = devices
+        self.relay = relay  # a Relay that owns a device on the space
         self.created = False
         self.mappings = {}  # id → Mapping
         self.svqs = {}
@@ -67,6 +69,9 @@ class Driver:
     def _run(self, client):
         try:
             while not self._stop.is_set():
+                if self.created and self.relay is not None and not self.relay.attached:
+                    if not self.attach(client):
+                        return
                 rpc, fields = self._next_request()
                 self._sequence += 1
                 self.pending = (rpc, dict(fields, space=self.name,
@@ -75,6 +80,16 @@ class Driver:
                     return
         except Exception as error:  # pylint: disable=broad-except
             self._error = error
+
+    def attach(self, client):
+        """The relay comes (back). False when the server is gone."""
+        begun = self.relay.attached
+        if not self.relay.attach(client):
+            return False
+        if not begun:
+            # Which took a revision, and nothing else did.
+            self.revision = client.space(self.name).revision
+        return True
 
     def _send(self, client):
         """False when the server is gone, and the request with it."""
@@ -113,8 +128,12 @@ class Driver:
             ops += [dict(map=self._new_mapping(g)) for g in self._free_gpas(r.randrange(1, 8))]
             return "Update", dict(ops=ops)
         if len(self.svqs) < 3:
-            return "AllocSVQ", dict(queues=[dict(queue_index=len(self.svqs), queue_size=64,
-                                                 format="RING_FORMAT_SPLIT")])
+            queue = dict(queue_index=len(self.svqs), queue_size=64, format="RING_FORMAT_SPLIT")
+            if self.relay is not None:
+                # Its device reaches the client's memory only.
+                queue["driver_hva"] = QUEUES + self._sequence * 16 * PAGE
+                queue["device_hva"] = queue["driver_hva"] + 8 * PAGE
+            return "AllocSVQ", dict(queues=[queue])
         return "FreeSVQ", dict(svq_ids=[r.choice(sorted(self.svqs))])
 
     def _guests(self):
