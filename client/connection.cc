@@ -97,6 +97,7 @@ absl::StatusOr<Response> Connection::Call(Stub& stub, Method method, const Reque
 IOVAD_CLIENT_CALL(spaces_, AddressSpaceService, CreateSpace)
 IOVAD_CLIENT_CALL(spaces_, AddressSpaceService, GetSpace)
 IOVAD_CLIENT_CALL(spaces_, AddressSpaceService, ListSpaces)
+IOVAD_CLIENT_CALL(spaces_, AddressSpaceService, UpdateSpace)
 IOVAD_CLIENT_CALL(spaces_, AddressSpaceService, DeleteSpace)
 IOVAD_CLIENT_CALL(spaces_, AddressSpaceService, AttachDevice)
 IOVAD_CLIENT_CALL(spaces_, AddressSpaceService, DetachDevice)

@@ -67,6 +67,7 @@ class Connection {
   IOVAD_CLIENT_CALL(CreateSpace);
   IOVAD_CLIENT_CALL(GetSpace);
   IOVAD_CLIENT_CALL(ListSpaces);
+  IOVAD_CLIENT_CALL(UpdateSpace);
   IOVAD_CLIENT_CALL(DeleteSpace);
   IOVAD_CLIENT_CALL(AttachDevice);
   IOVAD_CLIENT_CALL(DetachDevice);

@@ -8,6 +8,7 @@
 #include "server/attachment_change.h"
 #include "server/call.h"
 #include "server/convert.h"
+#include "server/labels_change.h"
 #include "server/list_by_name.h"
 #include "server/mapping_requests.h"
 #include "server/memory_requests.h"
@@ -172,6 +173,27 @@ grpc::ServerUnaryReactor* AddressSpaceService::ListSpaces(grpc::CallbackServerCo
 grpc::ServerWriteReactor<v1::WatchSpacesResponse>* AddressSpaceService::WatchSpaces(
     grpc::CallbackServerContext* rpc, const v1::WatchSpacesRequest* /*request*/) {
   return StartWatchSpaces(context_, rpc);
+}
+
+grpc::ServerUnaryReactor* AddressSpaceService::UpdateSpace(grpc::CallbackServerContext* rpc,
+                                                           const grpc::ByteBuffer* request,
+                                                           grpc::ByteBuffer* response) {
+  return ServeRaw<v1::UpdateSpaceRequest, v1::UpdateSpaceResponse>(
+      context_, rpc, request, response, [this](const auto& exchange, auto answer) {
+        const v1::UpdateSpaceRequest& req = exchange->request;
+        const absl::StatusOr<std::shared_ptr<Space>> space =
+            context_.registry.FindSpace(req.space(), req.space_uid());
+        if (!space.ok()) return answer(space.status());
+        auto repeats =
+            std::make_shared<Repeats>((*space)->request_log(), req.request_id(), "UpdateSpace", req,
+                                      exchange->response, (*space)->prefix());
+        if (!repeats->status().ok() || repeats->replayed()) return answer(repeats->status());
+        auto change = std::make_unique<LabelsChange>(
+            req, exchange->response, std::move(repeats),
+            [exchange, answer](const absl::Status& status) { answer(status); });
+        change->expected_revision = Expected(req);
+        (*space)->Submit(std::move(change));
+      });
 }
 
 grpc::ServerUnaryReactor* AddressSpaceService::DeleteSpace(grpc::CallbackServerContext* rpc,

@@ -12,9 +12,10 @@ namespace iovad {
 // calls that answer with one and may be repeated are served as bytes, so that a
 // repeat gets the same ones.
 using AddressSpaceServiceBase = v1::AddressSpaceService::WithRawCallbackMethod_CreateSpace<
-    v1::AddressSpaceService::WithRawCallbackMethod_AttachDevice<
-        v1::AddressSpaceService::WithRawCallbackMethod_DetachDevice<
-            v1::AddressSpaceService::CallbackService>>>;
+    v1::AddressSpaceService::WithRawCallbackMethod_UpdateSpace<
+        v1::AddressSpaceService::WithRawCallbackMethod_AttachDevice<
+            v1::AddressSpaceService::WithRawCallbackMethod_DetachDevice<
+                v1::AddressSpaceService::CallbackService>>>>;
 
 class AddressSpaceService final : public AddressSpaceServiceBase {
  public:
@@ -33,6 +34,9 @@ class AddressSpaceService final : public AddressSpaceServiceBase {
                                        v1::ListSpacesResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchSpacesResponse>* WatchSpaces(
       grpc::CallbackServerContext* rpc, const v1::WatchSpacesRequest* request) override;
+  grpc::ServerUnaryReactor* UpdateSpace(grpc::CallbackServerContext* rpc,
+                                        const grpc::ByteBuffer* request,
+                                        grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* DeleteSpace(grpc::CallbackServerContext* rpc,
                                         const v1::DeleteSpaceRequest* request,
                                         v1::DeleteSpaceResponse* response) override;

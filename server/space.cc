@@ -29,6 +29,7 @@ Space::Space(SpaceOptions options, Identity identity, const Limits& limits, Stat
       number_(identity_.number),
       unfinished_(identity_.unfinished),
       core_(std::move(options)),
+      labels_(identity_.labels),
       listings_({.open = limits.max_open_snapshots, .idle = absl::FromChrono(limits.snapshot_ttl)}),
       history_({.age = absl::FromChrono(limits.history_age),
                 .revisions = limits.history_revisions,
@@ -332,7 +333,7 @@ void Space::DescribeLocked(v1::Space& out) const {
   out.set_svq_count(core_.svq_count());
   out.set_owner(identity_.owner);
   out.set_lifetime(v1::LIFETIME_PERMANENT);
-  for (const auto& [key, value] : identity_.labels) (*out.mutable_labels())[key] = value;
+  for (const auto& [key, value] : labels_) (*out.mutable_labels())[key] = value;
   const absl::Time time = identity_.create_time;
   out.mutable_create_time()->set_seconds(absl::ToUnixSeconds(time));
   out.mutable_create_time()->set_nanos(static_cast<int32_t>(

@@ -82,13 +82,15 @@ struct Attachment {
 
 using SpaceWatcher = Watcher<v1::WatchResponse>;
 
+using Labels = std::map<std::string, std::string>;
+
 class Space : public std::enable_shared_from_this<Space> {
  public:
-  // What does not change while the space lives.
+  // What does not change while the space lives, but for the labels.
   struct Identity {
     std::string uid = {};
     std::string owner = {};
-    std::map<std::string, std::string> labels = {};
+    Labels labels = {};
     absl::Time create_time = {};
     // In the store.
     store::SpaceNumber number = {};
@@ -127,6 +129,12 @@ class Space : public std::enable_shared_from_this<Space> {
   // REVISION_MISMATCH, against what is committed: for requests that wait for no
   // turn.
   absl::Status CheckRevision(std::optional<Revision> expected) const ABSL_LOCKS_EXCLUDED(mu_);
+
+  // What `change` is, on its turn, to make of the labels: `edit(Labels&)` returns the
+  // status, and after an error nothing is changed. SPACE_NOT_FOUND, REVISION_MISMATCH.
+  // In labels_change.cc.
+  absl::Status EditLabels(const Change& change, const std::function<absl::Status(Labels&)>& edit)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   void Describe(v1::Space& out) const ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status ListMappings(const v1::ListMappingsRequest& request,
@@ -350,6 +358,7 @@ class Space : public std::enable_shared_from_this<Space> {
   AddressSpace core_ ABSL_GUARDED_BY(mu_);
   std::vector<Attachment> attachments_ ABSL_GUARDED_BY(mu_);
   bool deleted_ ABSL_GUARDED_BY(mu_) = false;
+  Labels labels_ ABSL_GUARDED_BY(mu_);
   // Replaced, never changed.
   std::shared_ptr<const MemoryMap> memory_ ABSL_GUARDED_BY(mu_) =
       std::make_shared<const MemoryMap>();

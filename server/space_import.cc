@@ -71,6 +71,8 @@ v1::CreateSpaceRequest AskedFor(const v1::ImportHeader& header, const v1::Space&
   request.set_iova_page_size(exported.iova_page_size());
   request.set_max_mappings(exported.max_mappings());
   *request.mutable_labels() = exported.labels();
+  for (const std::string& key : header.remove_labels()) request.mutable_labels()->erase(key);
+  for (const auto& [key, value] : header.labels()) (*request.mutable_labels())[key] = value;
   return request;
 }
 

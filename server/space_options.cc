@@ -16,8 +16,9 @@ namespace {
 constexpr size_t kMaxReserved = 1024;
 constexpr size_t kMaxLabels = 64;
 
-absl::Status CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
-                         const std::string& where) {
+}  // namespace
+
+absl::Status CheckLabels(const Labels& labels, const std::string& where) {
   if (labels.size() > kMaxLabels) {
     return MakeError({.reason = Reason::kInvalidLabel, .limit = kMaxLabels},
                      absl::StrCat(where, "a space has at most ", kMaxLabels, " labels"));
@@ -31,8 +32,6 @@ absl::Status CheckLabels(const google::protobuf::Map<std::string, std::string>& 
   }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 absl::Status ParseSpace(const v1::CreateSpaceRequest& request, const Limits& limits,
                         SpaceOptions& options, Space::Identity& identity) {
@@ -80,8 +79,8 @@ absl::Status ParseSpace(const v1::CreateSpaceRequest& request, const Limits& lim
     }
     options.max_mappings = request.max_mappings();
   }
-  if (absl::Status s = CheckLabels(request.labels(), where); !s.ok()) return s;
   identity.labels = {request.labels().begin(), request.labels().end()};
+  if (absl::Status s = CheckLabels(identity.labels, where); !s.ok()) return s;
   if (!v1::Lifetime_IsValid(request.lifetime())) {
     return invalid("lifetime is none of PERMANENT, OWNER_PROCESS", 0);
   }

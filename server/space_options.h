@@ -2,6 +2,8 @@
 #ifndef IOVAD_SERVER_SPACE_OPTIONS_H_
 #define IOVAD_SERVER_SPACE_OPTIONS_H_
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "core/address_space.h"
 #include "iovad/v1/address_space.pb.h"
@@ -14,6 +16,9 @@ namespace iovad {
 // MISSING_FIELD, EMPTY_RANGE, INVALID_VALUE, INVALID_LABEL, HANDLE_NOT_FOUND.
 absl::Status ParseSpace(const v1::CreateSpaceRequest& request, const Limits& limits,
                         SpaceOptions& options, Space::Identity& identity);
+
+// Whether a space may have these labels: INVALID_LABEL. `where` begins the message.
+absl::Status CheckLabels(const Labels& labels, const std::string& where);
 
 }  // namespace iovad
 

@@ -1,4 +1,4 @@
-// iovactl space create|get|ls|rm
+// iovactl space create|get|ls|label|rm
 #include <memory>
 #include <string>
 #include <utility>
@@ -144,6 +144,62 @@ void AddSpaceLs(CLI::App* parent, Context* context) {
   app->callback([context] { context->set_action(ListSpaces); });
 }
 
+// "KEY=VALUE" sets, "KEY-" removes.
+struct LabelEdit {
+  std::string key;
+  std::optional<std::string> value;
+};
+
+absl::StatusOr<LabelEdit> ParseLabelEdit(std::string_view text) {
+  const bool sets = text.find('=') != std::string_view::npos;
+  if (!sets && text.size() > 1 && text.back() == '-') {
+    return LabelEdit{.key = std::string(text.substr(0, text.size() - 1)), .value = std::nullopt};
+  }
+  absl::StatusOr<std::pair<std::string, std::string>> label = ParseLabel(text);
+  if (!label.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(label.status().message(), " nor KEY-"));
+  }
+  return LabelEdit{.key = std::move(label->first), .value = std::move(label->second)};
+}
+
+void AddLabel(CLI::App* parent, Context* context) {
+  CLI::App* app = parent->add_subcommand("label", "Set and remove a space's labels");
+  struct Options {
+    std::string space;
+    std::vector<LabelEdit> edits;
+    ChangeOptions change;
+  };
+  auto options = std::make_shared<Options>();
+  AddSpace(app, &options->space);
+  AddParsedList(app, "LABEL", &options->edits, ParseLabelEdit,
+                "KEY=VALUE sets a label, KEY- removes one; the others stay")
+      ->required()
+      ->type_name("");
+  AddChangeOptions(app, &options->change, Validate::kNone);
+  AddExamples(app,
+              "iovactl space label vm1 tenant=blue tier=2\n"
+              "# without the one, with the other\n"
+              "iovactl space label vm1 tenant- tier=3");
+  app->callback([context, options] {
+    context->set_action([options](Context& c) {
+      v1::UpdateSpaceRequest request;
+      request.set_space(options->space);
+      for (const LabelEdit& edit : options->edits) {
+        if (edit.value.has_value()) {
+          (*request.mutable_labels())[edit.key] = *edit.value;
+        } else {
+          request.add_remove_labels(edit.key);
+        }
+      }
+      Apply(options->change, &request);
+      return CallAndShow(c, &Connection::UpdateSpace, request,
+                         [](const v1::UpdateSpaceResponse& r, const Palette& palette) {
+                           return SpaceText(r.space(), palette);
+                         });
+    });
+  });
+}
+
 void AddRm(CLI::App* parent, Context* context) {
   CLI::App* app = parent->add_subcommand("rm", "Remove a space and detach its devices");
   struct Options {
@@ -176,11 +232,12 @@ void AddRm(CLI::App* parent, Context* context) {
 }  // namespace
 
 void AddSpaceCommands(CLI::App* parent, Context* context) {
-  CLI::App* app = parent->add_subcommand("space", "Make, show, list and remove spaces");
+  CLI::App* app = parent->add_subcommand("space", "Make, show, list, label and remove spaces");
   app->require_subcommand(1);
   AddCreate(app, context);
   AddSpaceGet(app, context);
   AddSpaceLs(app, context);
+  AddLabel(app, context);
   AddRm(app, context);
   AddExamples(app,
               "iovactl space create vm2 --attach sim0:1\n"

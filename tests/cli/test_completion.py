@@ -38,7 +38,7 @@ def test_the_script_registers_itself(ctl):
 
 def test_commands(ctl):
     assert candidates(ctl, "iovactl sp") == ["space"]
-    assert candidates(ctl, "iovactl space ") == ["create", "get", "ls", "rm"]
+    assert candidates(ctl, "iovactl space ") == ["create", "get", "label", "ls", "rm"]
     assert "__complete" not in candidates(ctl, "iovactl ")
 
 

@@ -1,4 +1,4 @@
-"""iovactl space create|get|ls|rm"""
+"""iovactl space create|get|ls|label|rm"""
 
 import re
 
@@ -66,6 +66,20 @@ def test_ls_has_every_space(ctl, fresh):
     assert set(names) <= set(rows)
     assert rows[names[0]]["REVISION"] == "1"
     assert rows[names[0]]["IOVA RANGE"] == "0x0-0xffffffffffff"
+
+
+def test_label_sets_and_removes(ctl, space):
+    assert ctl.json("space", "label", space, "a=1", "b=x=y", "c=")["space"]["labels"] == {
+        "a": "1", "b": "x=y", "c": ""}
+    out = ctl("space", "label", space, "a-", "c=3", "--expect-revision", "1").out
+    assert re.search(r"^Labels +b=x=y\n +c=3$", out, re.MULTILINE)
+    assert ctl.json("space", "get", space)["space"]["labels"] == {"b": "x=y", "c": "3"}
+    assert ctl.reason("space", "label", space, "x" * 65 + "=") == "INVALID_LABEL"
+    assert ctl.reason("space", "label", space, "a=1", "--expect-revision", "2") == (
+        "REVISION_MISMATCH")
+    for wrong in ("a", "-", "=1", ""):
+        ctl("space", "label", space, wrong, code=2)
+    ctl("space", "label", space, code=2)
 
 
 def test_rm_wants_an_empty_space_or_force(ctl, space):

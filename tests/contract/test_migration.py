@@ -266,6 +266,16 @@ def test_memory_is_registered_with_the_space(tmp_path, make_space, client):
                    header(fresh_name("there"), bindings=bound, memories=[memory]), records)
 
 
+def test_labels_may_be_others_there(client, make_space):
+    name = make_space(labels={"a": "1", "b": "2", "c": "3"})
+    there = fresh_name("there")
+    result = import_(client, header(there, labels={"b": "4", "d": "5"},
+                                    remove_labels=["a", "b", "never"]), export(client, name))
+    assert result.space.labels == {"b": "4", "c": "3", "d": "5"}
+    refused_import("INVALID_LABEL", client, header(fresh_name("there"), labels={"": "x"}),
+                   export(client, name))
+
+
 def test_identity_spaces_stay_identity(client, make_space):
     name = make_space(placement=IDENTITY)
     client.map(name, HVA, MIB, gpa=GIB)

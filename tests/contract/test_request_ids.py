@@ -112,7 +112,8 @@ def test_what_is_expected_may_be_said(client, space, device, mutation):
 
 
 @pytest.mark.parametrize("rpc, fields", [
-    ("TransferSpace", {}), ("RegisterMemory", {}), ("UnregisterMemory", {})])
+    ("TransferSpace", {}), ("RegisterMemory", {}), ("UnregisterMemory", {}),
+    ("UpdateSpace", dict(labels={"": ""}))])
 def test_the_other_requests_check_too(client, space, rpc, fields):
     call = getattr(client, rpc)
     client.Map(space=space, mapping=spec(HVA, PAGE, gpa=0), request_id="taken")
@@ -199,6 +200,19 @@ def test_create_space(client):
     refused("NAME_TAKEN", client.CreateSpace, space=name)
     client.map(name, HVA, PAGE, gpa=0)
     assert client.raw("CreateSpace", **fields) == first
+
+
+def test_update_space(client, space):
+    fields = dict(space=space, labels={"a": "1", "b": "2", "c": "3"}, request_id="labels",
+                  expected_revision=1)
+    first = client.raw("UpdateSpace", **fields)
+    assert client.raw("UpdateSpace", **fields) == first
+    client.map(space, HVA, PAGE, gpa=0)
+    client.UpdateSpace(space=space, labels={"a": "4"})
+    with unchanged(client, space):
+        assert client.raw("UpdateSpace", **fields) == first
+        refused("REQUEST_ID_REUSED", client.UpdateSpace, space=space, request_id="labels")
+    assert client.space(space).labels["a"] == "4"
 
 
 def test_open_device(client):

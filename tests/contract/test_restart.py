@@ -47,6 +47,20 @@ def test_a_space_comes_back_as_it_was(server):
     assert everything(server.restart(), "vm") == before
 
 
+def test_labels_are_kept(server):
+    client = server.client
+    client.CreateSpace(space="vm", labels={"a": "1", "b": "2"})
+    client.map("vm", HVA, PAGE, gpa=0)
+    client.UpdateSpace(space="vm", labels={"b": "3", "c": "4"}, remove_labels=["a"])
+    before = everything(client, "vm")
+    client = server.restart()
+    assert everything(client, "vm") == before
+    assert before[0].labels == {"b": "3", "c": "4"}
+    # A change of mappings writes them too.
+    client.map("vm", HVA, PAGE, gpa=MIB)
+    assert server.restart().GetSpace(space="vm").space.labels == {"b": "3", "c": "4"}
+
+
 def test_what_was_deleted_stays_so(server):
     client = server.client
     for name in ("a", "b"):
@@ -119,6 +133,8 @@ def test_answers_are_given_again_byte_for_byte(server):
         ("OpenDevice", dict(device="sim", simulated={}, request_id="6")),
         ("AttachDevice", dict(space="vm", device="sim", asid=0, request_id="7")),
         ("FreeSVQ", dict(space="vm", request_id="8")),
+        ("UpdateSpace", dict(space="vm", labels={"d": "4", "c": "3"}, remove_labels=["a"],
+                             request_id="9")),
     ]
     first = [client.raw(rpc, **fields) for rpc, fields in requests]
     revision = client.GetSpace(space="vm").space.revision

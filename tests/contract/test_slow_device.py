@@ -86,6 +86,14 @@ def test_other_spaces_go_on(client, slow, make_space, make_device, attach):
     running.result()
 
 
+def test_labels_wait_for_their_turn(client, slow):
+    space, _ = slow
+    running, _ = start_slow_map(client, space)
+    labelled = client.UpdateSpace(space=space, labels={"a": "1"}).space
+    assert labelled.labels == {"a": "1"}
+    assert labelled.revision == running.result().revision
+
+
 def test_watching_goes_on(client, slow):
     space, _ = slow
     running, _ = start_slow_map(client, space)

@@ -1,4 +1,4 @@
-"""CreateSpace, GetSpace, ListSpaces, DeleteSpace, TransferSpace."""
+"""CreateSpace, GetSpace, ListSpaces, UpdateSpace, DeleteSpace, TransferSpace."""
 
 import time
 
@@ -67,7 +67,7 @@ def test_bad_names(client, name):
 @pytest.mark.parametrize("rpc", [
     "GetSpace", "DeleteSpace", "ListMappings", "ListSVQs", "ListMemory", "Map", "Unmap", "Update",
     "Translate", "AllocSVQ", "FreeSVQ", "AttachDevice", "DetachDevice", "RegisterMemory",
-    "UnregisterMemory", "GetMemoryHandle", "TransferSpace", "Dump", "Resolve"])
+    "UnregisterMemory", "GetMemoryHandle", "TransferSpace", "UpdateSpace", "Dump", "Resolve"])
 def test_every_request_checks_the_name(client, rpc):
     refused("INVALID_NAME", getattr(client, rpc), space="No Name")
     name = fresh_name("nowhere")
@@ -109,6 +109,40 @@ def test_a_space_made_anew_is_another_space(client, space):
     with unchanged(client, space):
         refused("SPACE_NOT_FOUND", client.DeleteSpace, space=space, space_uid=first.uid)
     client.DeleteSpace(space=space, space_uid=second.uid)
+
+
+def test_labels_are_set_and_removed(client, space):
+    update = client.UpdateSpace
+    assert update(space=space, labels={"a": "1", "b": "2"}).space.labels == {"a": "1", "b": "2"}
+    before = client.space(space)
+    after = update(space=space, labels={"b": "3", "c": ""}, remove_labels=["a", "never"]).space
+    assert after.labels == {"b": "3", "c": ""}
+    assert client.space(space) == after
+    # Removing comes first.
+    assert update(space=space, labels={"c": "4"}, remove_labels=["b", "c"]).space.labels == {
+        "c": "4"}
+    assert update(space=space).space.labels == {"c": "4"}
+    # Nothing else has changed, not even the revision.
+    after = update(space=space, labels=before.labels, remove_labels=["c"]).space
+    assert after == before
+
+
+@pytest.mark.parametrize("labels", [
+    {"": "x"}, {"x" * 65: ""}, {"x": "y" * 65}, {"x": "a\nb"}, {"a\0": ""},
+    {f"key-{n}": "" for n in range(64)}])
+def test_labels_that_are_refused(client, make_space, labels):
+    name = fresh_name("refused")
+    space = make_space(labels={"there": "already"})
+    if len(labels) < 64:
+        refused("INVALID_LABEL", client.CreateSpace, space=name, labels=labels)
+    with unchanged(client, space):
+        refusal = refused("INVALID_LABEL", client.UpdateSpace, space=space, labels=labels,
+                          remove_labels=["other"], request_id="bad")
+    assert space in refusal.message
+    # Refusals are not recorded; and there is room for 64.
+    client.UpdateSpace(space=space, labels={f"key-{n}": "" for n in range(64)},
+                       remove_labels=["there"], request_id="bad")
+    assert len(client.space(space).labels) == 64
 
 
 def test_delete_needs_an_empty_space_or_force(client, make_space):

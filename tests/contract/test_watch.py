@@ -294,6 +294,10 @@ def test_all_spaces(client, make_space, device, attach):
         kind, space = watcher.next_of(name)
         assert kind == "changed" and space.attachments[0].device == device
 
+        client.UpdateSpace(space=name, labels={"a": "1"})
+        kind, space = watcher.next_of(name)
+        assert (kind, space.labels) == ("changed", {"a": "1"})
+
         client.DeleteSpace(space=name, force=True)
         kind, deleted = watcher.next_of(name)
         assert kind == "deleted" and deleted.uid == space.uid
