@@ -51,6 +51,11 @@ std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status) {
   return detail;
 }
 
+absl::Status WithDetail(absl::Status status, const v1::ErrorDetail& detail) {
+  status.SetPayload(kDetailUrl, absl::Cord(detail.SerializeAsString()));
+  return status;
+}
+
 v1::Reason ReasonOf(const absl::Status& status) {
   const std::optional<v1::ErrorDetail> detail = DetailOf(status);
   return detail.has_value() ? detail->reason() : v1::REASON_UNSPECIFIED;

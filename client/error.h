@@ -43,6 +43,10 @@ absl::Status NamingServer(const absl::Status& status, std::string_view address);
 // (no connection, deadline, cancellation).
 std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status);
 
+// `status` with a detail, as if it were the server's: for errors of the same kind that
+// are found on this side.
+absl::Status WithDetail(absl::Status status, const v1::ErrorDetail& detail);
+
 // REASON_UNSPECIFIED when the error has no detail.
 v1::Reason ReasonOf(const absl::Status& status);
 

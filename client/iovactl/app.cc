@@ -167,6 +167,7 @@ void BuildCommandLine(CLI::App* app, Context* context) {
   AddRelayCommand(app, context);
   AddExportCommand(app, context);
   AddImportCommand(app, context);
+  AddMigrateCommands(app, context);
   AddReplayCommand(app, context);
   AddServerCommands(app, context);
   AddCompletionCommand(app, context);

@@ -25,6 +25,7 @@ void AddRelayCommand(CLI::App* parent, Context* context);
 void AddWatchCommand(CLI::App* parent, Context* context);
 void AddExportCommand(CLI::App* parent, Context* context);
 void AddImportCommand(CLI::App* parent, Context* context);
+void AddMigrateCommands(CLI::App* parent, Context* context);
 void AddReplayCommand(CLI::App* parent, Context* context);
 void AddDumpCommand(CLI::App* parent, Context* context);
 void AddResolveCommand(CLI::App* parent, Context* context);

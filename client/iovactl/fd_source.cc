@@ -55,16 +55,22 @@ void AddFdSocketOption(CLI::App* app, std::string* path) {
 }
 
 absl::StatusOr<FdSocket> ConnectFds(Context& context, std::string path) {
+  if (!path.empty()) return FdSocket::Connect(path, context.options().timeout);
+  const absl::StatusOr<Connection*> connection = context.Connect();
+  if (!connection.ok()) return connection.status();
+  return ConnectFds(**connection, std::move(path), context.call_options());
+}
+
+absl::StatusOr<FdSocket> ConnectFds(Connection& server, std::string path,
+                                    const client::CallOptions& options) {
   if (path.empty()) {
-    const absl::StatusOr<Connection*> connection = context.Connect();
-    if (!connection.ok()) return connection.status();
     const absl::StatusOr<v1::GetServerInfoResponse> info =
-        (*connection)->GetServerInfo(v1::GetServerInfoRequest(), context.call_options());
+        server.GetServerInfo(v1::GetServerInfoRequest(), options);
     if (!info.ok()) return info.status();
     if (info->fd_socket().empty()) return absl::UnimplementedError("the server has no fd socket");
     path = info->fd_socket();
   }
-  return FdSocket::Connect(path, context.options().timeout);
+  return FdSocket::Connect(path, options.timeout);
 }
 
 }  // namespace iovad::ctl

@@ -37,6 +37,9 @@ absl::StatusOr<UniqueFd> Open(const FdSource& source);
 // asked.
 void AddFdSocketOption(CLI::App* app, std::string* path);
 absl::StatusOr<client::FdSocket> ConnectFds(Context& context, std::string path);
+// The same for another server than the context's.
+absl::StatusOr<client::FdSocket> ConnectFds(client::Connection& server, std::string path,
+                                            const client::CallOptions& options);
 
 }  // namespace iovad::ctl
 

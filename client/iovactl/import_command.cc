@@ -14,53 +14,20 @@
 #include "client/iovactl/commands.h"
 #include "client/iovactl/describe.h"
 #include "client/iovactl/export_file.h"
-#include "client/iovactl/fd_source.h"
-#include "client/iovactl/memory_binding.h"
+#include "client/iovactl/importing.h"
 #include "client/iovactl/options.h"
-#include "client/iovactl/progress.h"
 #include "client/iovactl/report_error.h"
 #include "client/text/format.h"
 
 namespace iovad::ctl {
 namespace {
 
-struct ImportOptions {
+struct Options {
   std::string name;
   std::string file;
-  std::vector<HvaBinding> hvas;
-  std::vector<FileBinding> files;
-  std::optional<v1::ImportPlacement> placement;
-  std::vector<v1::AttachmentSpec> attachments;
   std::string request_id;
-  std::string fd_socket;
+  ImportOptions import;
 };
-
-absl::StatusOr<v1::ImportPlacement> ParseImportPlacement(std::string_view text) {
-  if (text == "keep") return v1::IMPORT_PLACEMENT_KEEP;
-  if (text == "anew") return v1::IMPORT_PLACEMENT_ANEW;
-  return absl::InvalidArgumentError("it is keep or anew");
-}
-
-// Leaves the files at the fd socket that the server is not to open itself.
-absl::Status DepositFiles(Context& context, const ImportOptions& options,
-                          const std::vector<FdSource>& sources, v1::ImportHeader* header) {
-  std::optional<client::FdSocket> fds;
-  for (size_t i = 0; i < sources.size(); ++i) {
-    v1::MemorySource* memory = header->mutable_memories(static_cast<int>(i));
-    if (memory->source_case() == v1::MemorySource::kPath) continue;
-    const absl::StatusOr<UniqueFd> fd = Open(sources[i]);
-    if (!fd.ok()) return fd.status();
-    if (!fds.has_value()) {
-      absl::StatusOr<client::FdSocket> connected = ConnectFds(context, options.fd_socket);
-      if (!connected.ok()) return connected.status();
-      fds = *std::move(connected);
-    }
-    absl::StatusOr<std::string> handle = fds->Deposit(FdKind::kMemory, "import", fd->get());
-    if (!handle.ok()) return handle.status();
-    memory->set_fd_handle(*std::move(handle));
-  }
-  return absl::OkStatus();
-}
 
 std::string ResultText(const v1::ImportResult& result, double seconds, const Palette& palette) {
   std::string text = SpaceText(result.space(), palette);
@@ -93,7 +60,7 @@ absl::Status SendAll(ExportReader& reader, const std::string& file, v1::ImportSp
   return absl::OkStatus();
 }
 
-absl::StatusOr<int> Import(Context& context, const ImportOptions& options) {
+absl::StatusOr<int> Import(Context& context, const Options& options) {
   std::ifstream opened;
   if (options.file != "-") {
     opened.open(options.file, std::ios::binary);
@@ -107,19 +74,22 @@ absl::StatusOr<int> Import(Context& context, const ImportOptions& options) {
   v1::ImportSpaceRequest header_message;
   v1::ImportHeader* const header = header_message.mutable_header();
   header->set_request_id(options.request_id);
-  header->set_placement(options.placement.value_or(v1::IMPORT_PLACEMENT_KEEP));
+  header->set_placement(options.import.placement.value_or(v1::IMPORT_PLACEMENT_KEEP));
   header->set_space(options.name);
   if (options.name.empty() && request.records().records_size() > 0) {
     header->set_space(request.records().records(0).header().space().name());
   }
-  for (const v1::AttachmentSpec& spec : options.attachments) *header->add_attachments() = spec;
-  const absl::StatusOr<std::vector<FdSource>> sources =
-      AddBindings(options.hvas, options.files, header);
+  const absl::StatusOr<std::vector<FdSource>> sources = Apply(options.import, header);
   if (!sources.ok()) return sources.status();
 
   const absl::StatusOr<client::Connection*> connection = context.Connect();
   if (!connection.ok()) return connection.status();
-  if (absl::Status s = DepositFiles(context, options, *sources, header); !s.ok()) return s;
+  MemoryDeposit deposit(**connection, options.import.fd_socket, context.call_options());
+  for (int i = 0; i < header->memories_size(); ++i) {
+    const absl::Status left =
+        deposit.Leave((*sources)[static_cast<size_t>(i)], *header->mutable_memories(i));
+    if (!left.ok()) return left;
+  }
   const absl::Time start = absl::Now();
   const auto stream = (*connection)->ImportSpace();
   absl::Status status;
@@ -131,21 +101,11 @@ absl::StatusOr<int> Import(Context& context, const ImportOptions& options) {
   }
   std::optional<v1::ImportResult> result;
   {
-    std::optional<Progress> progress;
+    ImportBar bar(start);
     v1::ImportSpaceResponse response;
     while (stream->Read(response)) {
       if (response.has_result()) result = response.result();
-      if (!response.has_progress()) continue;
-      const v1::ImportProgress& at = response.progress();
-      if (!progress.has_value()) progress.emplace(at.total_bytes());
-      progress->Update(at.mapped_bytes(), [&] {
-        const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
-        return absl::StrCat(text::HumanSize(at.mapped_bytes()), " of ",
-                            text::HumanSize(at.total_bytes()), " mapped, ",
-                            text::HumanSize(static_cast<uint64_t>(
-                                static_cast<double>(at.mapped_bytes()) / seconds)),
-                            "/s");
-      });
+      if (response.has_progress()) bar.Update(response.progress());
     }
   }
   status = stream->Finish();
@@ -170,31 +130,16 @@ void AddImportCommand(CLI::App* parent, Context* context) {
       "import",
       "Make a space of what `export` wrote, all of it or nothing. Guest memory is where --bind and "
       "--bind-memory say; host-only mappings are left out, and listed");
-  auto options = std::make_shared<ImportOptions>();
+  auto options = std::make_shared<Options>();
   app->add_option("NAME", options->name, "Of the new space (default: as it was exported)")
       ->type_name("");
   app->add_option("--file", options->file, "What `export` wrote; - is standard input")
       ->required()
       ->type_name(kFileType);
-  AddParsedList(app, "--bind", &options->hvas, ParseHvaBinding,
-                "Guest memory, and the HVA of its first byte; may be repeated")
-      ->type_name("GPA-RANGE=HVA");
-  AddParsedList(app, "--bind-memory", &options->files, ParseFileBinding,
-                "Guest memory, and the file that it is in, from OFFSET on: the space gets it "
-                "registered. A PATH, fd:N for an inherited descriptor, or server:PATH for a file "
-                "that the server opens itself; may be repeated")
-      ->type_name("GPA-RANGE=SOURCE[@OFFSET]");
-  AddParsed(app, "--placement", &options->placement, ParseImportPlacement,
-            "Every mapping at the IOVA that it had (default), or where the space's placement "
-            "puts it")
-      ->type_name("keep|anew");
-  AddParsedList(app, "--attach", &options->attachments, ParseAttachment,
-                "A device to push to, with its address space (default 0); may be repeated")
-      ->type_name("DEVICE[:ASID]");
+  AddImportOptions(app, &options->import);
   app->add_option("--request-id", options->request_id,
                   "Makes a repeat of this command safe: it gets the first one's answer")
       ->type_name("ID");
-  AddFdSocketOption(app, &options->fd_socket);
   AddExamples(app,
               "# guest memory from 0 on is at one HVA, an alias of a part of it where that is\n"
               "iovactl export vm1 | iovactl import vm2 --file - --bind 0+2G=0x7f10_0000_0000 "

@@ -1,5 +1,6 @@
 """--help: on every command, with examples that work as they stand."""
 
+import contextlib
 import os
 import re
 
@@ -83,6 +84,7 @@ def paths_with_examples():
             "device close", "memory", "memory register",
             "memory ls", "memory unregister", "fd", "fd deposit",
             "fd withdraw", "fd attest", "relay", "export", "import",
+            "migrate", "migrate prepare", "migrate switch", "migrate abort", "migrate status",
             "replay", "stats",
             "info", "completion"]
 
@@ -91,11 +93,20 @@ def test_none_is_forgotten_below(ctl):
     assert sorted(" ".join(path) for path in commands(ctl)) == sorted(paths_with_examples())
 
 
+# Where the other daemon of a migration is, in the examples.
+OTHER = "/run/iovad-b/iovad.sock"
+
+
 @pytest.mark.parametrize("path", paths_with_examples())
 def test_the_examples_work(path):
-    with Daemon() as daemon:
+    with contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(Daemon())
+        other = stack.enter_context(Daemon()) if path.startswith("migrate") else None
         ctl = Iovactl(daemon.socket_path)
         prepare(ctl)
+        if path in ("migrate switch", "migrate abort", "migrate status"):
+            ctl("migrate", "prepare", "vm1", "--to", other.socket_path, "--once", "--bind",
+                "0+2G=0x7e0000000000", "--bind", "0xfeda0000+128K=0x7e00000a0000")
         if path == "memory unregister":
             ctl("memory", "register", "vm1", "0x7e0000000000", "64K", RAM)
         if path == "svq free":
@@ -107,6 +118,8 @@ def test_the_examples_work(path):
         for example in examples(text):
             if "net0" in example:
                 continue  # a device of the kernel's: tests/kernel has those
+            if other is not None:
+                example = example.replace(OTHER, other.socket_path)
             if "--live" in example:
                 # Something has to happen while it watches.
                 example = (f"{example} & watch=$!; i=0; while kill -0 $watch 2>/dev/null; do "
