@@ -22,7 +22,7 @@
 namespace iovad::ctl {
 namespace {
 
-struct Options {
+struct ImportFlags {
   std::string name;
   std::string file;
   std::string request_id;
@@ -60,7 +60,7 @@ absl::Status SendAll(ExportReader& reader, const std::string& file, v1::ImportSp
   return absl::OkStatus();
 }
 
-absl::StatusOr<int> Import(Context& context, const Options& options) {
+absl::StatusOr<int> Import(Context& context, const ImportFlags& options) {
   std::ifstream opened;
   if (options.file != "-") {
     opened.open(options.file, std::ios::binary);
@@ -130,7 +130,7 @@ void AddImportCommand(CLI::App* parent, Context* context) {
       "import",
       "Make a space of what `export` wrote, all of it or nothing. Guest memory is where --bind and "
       "--bind-memory say; host-only mappings are left out, and listed");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ImportFlags>();
   app->add_option("NAME", options->name, "Of the new space (default: as it was exported)")
       ->type_name("");
   app->add_option("--file", options->file, "What `export` wrote; - is standard input")

@@ -29,7 +29,7 @@ using migrate::Follower;
 // What a shell reports of a program that SIGINT ended.
 constexpr int kInterrupted = 130;
 
-struct Options {
+struct PrepareOptions {
   std::string space;
   std::string name;
   std::string to;
@@ -62,9 +62,9 @@ absl::StatusOr<migrate::Queue> ParseQueue(std::string_view text) {
 }
 
 // Tells how it goes: lines for people, or objects, one a line.
-class Report {
+class MigrationReport {
  public:
-  Report(Output& out, absl::Time start) : out_(out), start_(start) {}
+  MigrationReport(Output& out, absl::Time start) : out_(out), start_(start) {}
 
   void Note(std::string_view text) {
     if (out_.json()) {
@@ -133,7 +133,7 @@ class Report {
 };
 
 absl::StatusOr<int> Follow(Connection& source, const migrate::Prepared& prepared, bool once,
-                           Interrupt& interrupt, Report& report) {
+                           Interrupt& interrupt, MigrationReport& report) {
   migrate::Mirror& mirror = *prepared.mirror;
   mirror.LeaveToSwitcher();
   Follower::Options options;
@@ -158,7 +158,7 @@ absl::StatusOr<int> Follow(Connection& source, const migrate::Prepared& prepared
   return kDone;
 }
 
-absl::StatusOr<int> RunPrepare(Context& context, const Options& options) {
+absl::StatusOr<int> RunPrepare(Context& context, const PrepareOptions& options) {
   const absl::Time start = absl::Now();
   Interrupt interrupt(Interrupt::Also::kNothing);  // before there are threads
   // A repeat goes on wherever this ends.
@@ -187,7 +187,7 @@ absl::StatusOr<int> RunPrepare(Context& context, const Options& options) {
       migrate::Prepare(**source, **destination, request, listener, context.call_options());
   bar.Clear();
   if (!prepared.ok()) return prepared.status();
-  Report report(context.out(), start);
+  MigrationReport report(context.out(), start);
   return Follow(**source, *prepared, options.once, interrupt, report);
 }
 
@@ -199,7 +199,7 @@ void AddMigratePrepare(CLI::App* migrate, Context* context) {
       "Make the space at the destination, map and pin guest memory there and place the shadow "
       "virtqueues, while it is in use here; then follow what changes here until Ctrl-C, or until "
       "somebody switches or aborts. The daemons remember it: a repeat goes on where it was");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PrepareOptions>();
   AddSpace(app, &options->space);
   AddTo(app, &options->to)->required();
   app->add_option("--as", options->name, "The space's name there (default: the same)")

@@ -18,7 +18,7 @@ namespace {
 
 using migrate::Migration;
 
-struct Options {
+struct StatusOptions {
   std::string space;
   std::string to;
 };
@@ -102,7 +102,7 @@ Json StatusJson(const std::vector<Migration>& migrations) {
   return all;
 }
 
-absl::StatusOr<int> RunStatus(Context& context, const Options& options) {
+absl::StatusOr<int> RunStatus(Context& context, const StatusOptions& options) {
   std::vector<std::string> addresses = {LastingAddress(context.options().socket)};
   if (!options.to.empty()) addresses.push_back(LastingAddress(options.to));
   migrate::Survey survey = migrate::FindMigrations(addresses, context.call_options());
@@ -132,7 +132,7 @@ absl::StatusOr<int> RunStatus(Context& context, const Options& options) {
 void AddMigrateStatus(CLI::App* migrate, Context* context) {
   CLI::App* app = migrate->add_subcommand(
       "status", "Show the migrations that this daemon, and that of --to, are an end of");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<StatusOptions>();
   app->add_option("SPACE", options->space, "Only those from or to a space of that name")
       ->type_name("");
   AddTo(app, &options->to);

@@ -16,7 +16,7 @@ using client::Connection;
 
 namespace {
 
-absl::Status Refuse(const Connection& at, const std::string& space, absl::string_view why) {
+absl::Status RefuseToAbort(const Connection& at, const std::string& space, absl::string_view why) {
   return absl::FailedPreconditionError(
       absl::StrCat("space '", space, "' at ", at.address(), " ", why));
 }
@@ -80,11 +80,11 @@ absl::StatusOr<Aborted> Abort(Connection& source, Connection& destination,
   const absl::StatusOr<std::optional<DestinationState>> state = ReadDestination((*there)->labels());
   if (!state.ok()) return state.status();
   if (!state->has_value()) {
-    return Refuse(destination, request.space, "was made by no migration: it stays");
+    return RefuseToAbort(destination, request.space, "was made by no migration: it stays");
   }
   if ((*state)->phase == Phase::kSwitched && !request.force) {
-    return Refuse(destination, request.space,
-                  "has been switched and is in use there: --force removes it all the same");
+    return RefuseToAbort(destination, request.space,
+                         "has been switched and is in use there: --force removes it all the same");
   }
   Aborted aborted{.source_space = (*state)->source_space,
                   .source_address = (*state)->source_address};

@@ -12,7 +12,7 @@
 namespace iovad::migrate {
 namespace {
 
-constexpr std::string_view kPrefix = "iovad.migrate/";
+constexpr std::string_view kLabelPrefix = "iovad.migrate/";
 constexpr std::string_view kSourcePrefix = "iovad.migrate/to";
 // In bytes, so that it holds for characters too.
 constexpr size_t kPart = 64;
@@ -183,7 +183,7 @@ absl::StatusOr<std::optional<SourceState>> ReadSource(const LabelMap& labels) {
 std::vector<std::string> AllKeys(const LabelMap& labels) {
   std::vector<std::string> keys;
   for (const auto& [key, value] : labels) {
-    if (StartsWith(key, kPrefix)) keys.push_back(key);
+    if (StartsWith(key, kLabelPrefix)) keys.push_back(key);
   }
   std::sort(keys.begin(), keys.end());
   return keys;
