@@ -88,7 +88,7 @@ Mapping At(uint64_t id, uint64_t iova, uint64_t pages = 1) {
           Access::kReadWrite, Revision(2)};
 }
 
-History::Entry Step(std::vector<MappingChange> changes) {
+History::Entry StepOf(std::vector<MappingChange> changes) {
   History::Entry entry;
   entry.effect.mappings = std::move(changes);
   return entry;
@@ -104,11 +104,11 @@ History::Entry Restored(const History::Entry& entry) {
 TEST(BatchSinceTest, IsTheNetEffect) {
   using enum MappingChange::Kind;
   const std::vector<History::Entry> steps = {
-      Step({{kMapped, At(1, 0x1000)}}),
-      Step({{kMapped, At(2, 0x5000)}, {kMapped, At(3, 0x3000)}}),
-      Step({{kUnmapped, At(1, 0x1000)}, {kMapped, At(4, 0x1000, 2)}}),
-      Step({}),  // an attachment's
-      Step({{kUnmapped, At(2, 0x5000)}}),
+      StepOf({{kMapped, At(1, 0x1000)}}),
+      StepOf({{kMapped, At(2, 0x5000)}, {kMapped, At(3, 0x3000)}}),
+      StepOf({{kUnmapped, At(1, 0x1000)}, {kMapped, At(4, 0x1000, 2)}}),
+      StepOf({}),  // an attachment's
+      StepOf({{kUnmapped, At(2, 0x5000)}}),
   };
   for (const bool restored : {false, true}) {
     History history({}, Revision(10));
