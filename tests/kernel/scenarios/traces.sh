@@ -31,12 +31,12 @@ start_iovad --log-level info
 export IOVAD_TEST_IOVAD_PID="$iovad_pid"
 
 device=$(make_vduse v0 --type net)
-most=800
+most=400
 [ "${ALL:-0}" = 0 ] || most=1000000
 on_device 'VDUSE net' "$device" iovad IOVAD_TEST_VDUSE_SOCKET=/run/v0.sock \
   IOVAD_TEST_TRACE_EVENTS=$most
 on_device 'VDUSE net' "$device" relay IOVAD_TEST_VDUSE_SOCKET=/run/v0.sock \
-  GTEST_FILTER='*b4*:*h2*:*f1*sections' IOVAD_TEST_TRACE_EVENTS=200
+  GTEST_FILTER='*b4*:*h2*:*f1*sections' IOVAD_TEST_TRACE_EVENTS=100
 remove_device v0
 
 if have_sim; then
@@ -51,7 +51,7 @@ if have_sim; then
       only='*'
       [ "$owner" = iovad ] || only='*h2*:*i2*:*f1*vdpa'
       on_device "vdpa_sim_net $parameters" "$device" "$owner" IOVAD_TEST_PINNED=$pinned \
-        IOVAD_TEST_TRACE_EVENTS=200 GTEST_FILTER="$only"
+        IOVAD_TEST_TRACE_EVENTS=100 GTEST_FILTER="$only"
     done
     remove_device sim-net
   done
