@@ -267,10 +267,7 @@ absl::Status Folder::FoldFirst(size_t records) {
 }
 
 absl::Status Folder::FoldOnce(size_t records) {
-  const auto reopen = [&] {
-    const absl::Status status = slot_.Reopen(directory_.store_path(), map_bytes_);
-    return status;
-  };
+  const auto reopen = [&] { return slot_.Reopen(directory_.store_path(), map_bytes_); };
   if (closed_) {
     if (absl::Status status = reopen(); !status.ok()) return status;
     closed_ = false;

@@ -39,7 +39,7 @@ absl::StatusOr<JournalsContents> ReadJournals(const JournalPaths& paths, uint64_
   if (std::adjacent_find(records.begin(), records.end(), [](const auto& a, const auto& b) {
         return a.sequence == b.sequence;
       }) != records.end()) {
-    all.problems.push_back("journals: both hold the same commits");
+    all.problems.emplace_back("journals: both hold the same commits");
   }
   uint64_t sequence = position;
   if (position == 0) sequence = records.empty() ? all.next : records.front().sequence;

@@ -55,7 +55,7 @@ TEST(StoreRecordTest, WhatIsNoKeyIsNotTakenForOne) {
   EXPECT_FALSE(ParseKey(""));
   EXPECT_FALSE(ParseKey(good + "x"));
   EXPECT_FALSE(ParseKey(good.substr(0, 13)));
-  for (const char table : {'\0', '\x0a', '\xff', '\x05'}) {
+  for (const char table : {'\0', '\x0b', '\xff', '\x05'}) {
     std::string bad = good;
     bad[4] = table;
     EXPECT_FALSE(ParseKey(bad)) << static_cast<int>(table);
