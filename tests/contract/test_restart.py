@@ -272,7 +272,8 @@ def test_a_full_disk_fails_the_request_and_nothing_else(folder):
     client.CreateSpace(space="vm")
     client.map("vm", HVA, PAGE, gpa=0)
     server.kill()
-    client = server.start(environment={"IOVAD_FAULT": "store.before_commit:error:28:2"})
+    client = server.start(environment={"IOVAD_FAULT": ",".join(
+        f"store.before_commit:error:28:{passing}" for passing in (2, 3))})
     client.map("vm", HVA, PAGE, gpa=MIB)
     before = everything(client, "vm")
     refused("STORE_FULL", client.map, "vm", HVA, PAGE, gpa=2 * MIB)
