@@ -232,8 +232,7 @@ class Bench {
       const StateStore::Figures figures = store_->figures();
       const std::string which = ", " + std::to_string(at_once) + " at a time";
       Report("bytes a mapping in use, churned" + which,
-             static_cast<double>(figures.folder.used_bytes) / static_cast<double>(live),
-             "bytes");
+             static_cast<double>(figures.folder.used_bytes) / static_cast<double>(live), "bytes");
       Report("bytes a mapping of file, churned" + which,
              static_cast<double>(figures.file_bytes) / static_cast<double>(live), "bytes");
       Report("growth of the file in the second half" + which,
