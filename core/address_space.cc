@@ -32,6 +32,8 @@ void AddressSpace::Add(Mapping mapping) {
 }
 
 void AddressSpace::Remove(const Mapping* mapping, Unmapped& result) {
+  // Fetched while the table is changed.
+  allocator_.Prefetch(mapping->iova().first());
   journal_.push_back({JournalKind::kRemoved, table_.Remove(mapping)});
   const Mapping& kept = journal_.back().mapping;
   planned_bytes_ -= kept.size();

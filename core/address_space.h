@@ -338,7 +338,7 @@ class AddressSpace {
   absl::StatusOr<Mapping> PlanMap(const MapSpec& spec, Revision revision, SvqId svq = SvqId(0));
   NotePtr NoteFor(const MapSpec& spec, SvqId svq) const;
   absl::Status CheckPlace(const MapSpec& spec, IovaRange iova) const;
-  absl::Status CheckGuestAddress(const MapSpec& spec) const;
+  absl::Status GuestConflict(const MapSpec& spec) const;
   absl::Status CheckHostAddress(const MapSpec& spec) const;
   absl::Status CheckMappingLimit(uint64_t more) const;
   absl::Status CheckEntryBudget() const;

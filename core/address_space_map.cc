@@ -136,6 +136,10 @@ NotePtr AddressSpace::NoteFor(const MapSpec& spec, SvqId svq) const {
 }
 
 absl::StatusOr<Mapping> AddressSpace::PlanMap(const MapSpec& spec, Revision revision, SvqId svq) {
+  // What the later checks read is fetched while a place is looked for.
+  table_.PrefetchByHva(spec.hva, spec.gpa.has_value());
+  std::optional<MappingTable::GpaProbe> gpa;
+  if (spec.gpa.has_value()) gpa = table_.ProbeGpa(GpasOf(spec));
   // A place that is given: by the request, or by the guest's own layout.
   std::optional<Iova> fixed = spec.iova;
   if (!fixed.has_value() && options_.placement == Placement::kIdentity && spec.gpa.has_value()) {
@@ -146,17 +150,15 @@ absl::StatusOr<Mapping> AddressSpace::PlanMap(const MapSpec& spec, Revision revi
     iova = IovaRange::FromSize(*fixed, spec.size);
     if (absl::Status s = CheckPlace(spec, *iova); !s.ok()) return s;
   }
-  if (spec.gpa.has_value()) {
-    if (absl::Status s = CheckGuestAddress(spec); !s.ok()) return s;
+  absl::StatusOr<IovaRange> placed = iova.has_value() ? *iova : Allocate(spec);
+  if (gpa.has_value()) {
+    if (gpa->IsMapped()) return GuestConflict(spec);
   } else {
     if (absl::Status s = CheckHostAddress(spec); !s.ok()) return s;
   }
   if (absl::Status s = CheckMappingLimit(1); !s.ok()) return s;
-  if (!iova.has_value()) {
-    absl::StatusOr<IovaRange> placed = Allocate(spec);
-    if (!placed.ok()) return placed.status();
-    iova = *placed;
-  }
+  if (!placed.ok()) return placed.status();
+  iova = *placed;
 
   allocator_.Take(*iova);
   Mapping mapping(next_mapping_id_, *iova, spec.gpa, spec.hva, spec.access, revision,
@@ -226,10 +228,8 @@ absl::Status AddressSpace::CheckPlace(const MapSpec& spec, IovaRange iova) const
                                 " is quarantined: a device may still map it; reset the device"));
 }
 
-absl::Status AddressSpace::CheckGuestAddress(const MapSpec& spec) const {
+absl::Status AddressSpace::GuestConflict(const MapSpec& spec) const {
   const GpaRange gpa = GpasOf(spec);
-  const Mapping* first = table_.FirstFromGpa(gpa.first());
-  if (first == nullptr || !first->gpa().Overlaps(gpa)) return absl::OkStatus();
   std::vector<Mapping> conflicts;
   table_.ForEachGpa(gpa, [&](const Mapping& m) {
     conflicts.push_back(m);

@@ -20,10 +20,7 @@ absl::Status AddressSpace::RestoreMapping(const Mapping& mapping) {
   if (((firsts | (mapping.last_offset() + 1)) & mask) != 0) return corrupt("it is unaligned");
   if (table_.FindById(mapping.id()) != nullptr) return corrupt("its id is there already");
   if (mapping.is_guest()) {
-    const Mapping* first = table_.FirstFromGpa(mapping.gpa().first());
-    if (first != nullptr && first->gpa().Overlaps(mapping.gpa())) {
-      return corrupt("its GPA range is mapped already");
-    }
+    if (table_.ProbeGpa(mapping.gpa()).IsMapped()) return corrupt("its GPA range is mapped already");
   } else if (table_.FindHostByHva(mapping.hva()) != nullptr) {
     return corrupt("its host-only memory is mapped already");
   }

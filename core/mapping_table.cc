@@ -153,8 +153,18 @@ const Mapping* MappingTable::FirstFromIova(Iova iova) const {
   return FirstFrom(by_iova_, iova.value(), LastIova);
 }
 
-const Mapping* MappingTable::FirstFromGpa(Gpa gpa) const {
-  return FirstFrom(by_gpa_, gpa.value(), LastGpa);
+// Of the mapping above, its key is enough: a leaf says it, and no record is read.
+MappingTable::GpaProbe MappingTable::ProbeGpa(GpaRange range) const {
+  GpaProbe probe;
+  probe.gpa_ = range.first();
+  const Tree::Position before = by_gpa_.FindAtOrBefore(range.first().value());
+  if (before.valid()) {
+    probe.before_ = &slab_[before.slot()];
+    __builtin_prefetch(probe.before_);
+  }
+  const Tree::Position above = before.valid() ? before.Next() : by_gpa_.First();
+  probe.above_ = above.valid() && above.key() <= range.last().value();
+  return probe;
 }
 
 const Mapping* MappingTable::FindHostByHva(HvaRange range) const {

@@ -72,7 +72,29 @@ class MappingTable {
   const Mapping* FindByGpa(Gpa gpa) const;
   // The mapping over the address, else the next one above, else null.
   const Mapping* FirstFromIova(Iova iova) const;
-  const Mapping* FirstFromGpa(Gpa gpa) const;
+  // Whether guest memory is mapped anywhere in `range`, in two steps: the first
+  // starts to fetch what the second reads. Good until the table changes.
+  class GpaProbe {
+   public:
+    bool IsMapped() const {
+      return above_ || (before_ != nullptr && before_->gpa().last() >= gpa_);
+    }
+
+   private:
+    friend class MappingTable;
+    Gpa gpa_;
+    bool above_ = false;               // one begins in the range
+    const Mapping* before_ = nullptr;  // the last one that begins at `gpa_` or below
+  };
+  GpaProbe ProbeGpa(GpaRange range) const;
+  // Starts to fetch what inserting a mapping at `hva` will read of the indexes by HVA.
+  void PrefetchByHva(Hva hva, bool guest) const {
+    if (guest) {
+      guest_by_hva_.Prefetch(hva, HvaIndex::Company::kAlone);
+    } else {
+      host_by_hva_.LeafFor(hva.value(), 0);
+    }
+  }
   // Some host-only mapping that overlaps `range` (the lowest), or null.
   const Mapping* FindHostByHva(HvaRange range) const;
 

@@ -40,7 +40,7 @@ TEST(MappingTableTest, EmptyTableFindsNothing) {
   EXPECT_EQ(table.FindByIova(Iova(0)), nullptr);
   EXPECT_EQ(table.FindByGpa(Gpa(kMaxAddress)), nullptr);
   EXPECT_EQ(table.FirstFromIova(Iova(0)), nullptr);
-  EXPECT_EQ(table.FirstFromGpa(Gpa(0)), nullptr);
+  EXPECT_FALSE(table.ProbeGpa(GpaRange::Whole()).IsMapped());
   EXPECT_EQ(table.FindHostByHva(HvaRange::Whole()), nullptr);
   EXPECT_EQ(table.FindBestByHva(HvaRange::Whole(), std::nullopt).best, nullptr);
 }
@@ -71,14 +71,16 @@ TEST(MappingTableTest, FindsAMappingAtItsFirstAndLastByteOnly) {
       EXPECT_EQ(table.FindByIova(Iova(c.iova - 1)), nullptr);
       EXPECT_EQ(table.FindByGpa(Gpa(c.gpa - 1)), nullptr);
       EXPECT_EQ(table.FirstFromIova(Iova(c.iova - 1)), m);
-      EXPECT_EQ(table.FirstFromGpa(Gpa(c.gpa - 1)), m);
+      EXPECT_FALSE(table.ProbeGpa(GpaRange(Gpa(0), Gpa(c.gpa - 1))).IsMapped());
+      EXPECT_TRUE(table.ProbeGpa(GpaRange(Gpa(0), Gpa(c.gpa))).IsMapped());
       EXPECT_EQ(table.FindBestByHva(Hvas(c.hva - 1, c.hva), std::nullopt).covering, 0u);
     }
     if (c.iova + (c.size - 1) < kMaxAddress) {
       EXPECT_EQ(table.FindByIova(Iova(c.iova + c.size)), nullptr);
       EXPECT_EQ(table.FindByGpa(Gpa(c.gpa + c.size)), nullptr);
       EXPECT_EQ(table.FirstFromIova(Iova(c.iova + c.size)), nullptr);
-      EXPECT_EQ(table.FirstFromGpa(Gpa(c.gpa + c.size)), nullptr);
+      EXPECT_FALSE(table.ProbeGpa(GpaRange(Gpa(c.gpa + c.size), Gpa(kMaxAddress))).IsMapped());
+      EXPECT_TRUE(table.ProbeGpa(GpaRange(Gpa(c.gpa + c.size - 1), Gpa(kMaxAddress))).IsMapped());
     }
     EXPECT_EQ(table.FindById(MappingId(7)), m);
     EXPECT_EQ(table.FindById(MappingId(6)), nullptr);
@@ -339,7 +341,12 @@ class TableModelTest : public testing::Test {
       ASSERT_EQ(table_.FindByIova(iovas[i]), iova);
       ASSERT_EQ(table_.FindByGpa(gpas[i]), gpa);
       ASSERT_EQ(table_.FirstFromIova(iovas[i]), next_iova);
-      ASSERT_EQ(table_.FirstFromGpa(gpas[i]), next_gpa);
+      const Gpa next_first = next_gpa == nullptr ? Gpa(kMaxAddress) : next_gpa->gpa().first();
+      ASSERT_EQ(table_.ProbeGpa(GpaRange(gpas[i], std::max(gpas[i], next_first))).IsMapped(),
+                next_gpa != nullptr);
+      if (next_first > gpas[i]) {
+        ASSERT_FALSE(table_.ProbeGpa(GpaRange(gpas[i], Gpa(next_first.value() - 1))).IsMapped());
+      }
       const HvaMatch expected = ExpectedBest(hvas[i], wanted[i]);
       const HvaMatch one = table_.FindBestByHva(hvas[i], wanted[i]);
       ASSERT_EQ(one.best, expected.best);
