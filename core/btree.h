@@ -221,6 +221,19 @@ class BPlusTree {
     path.leaf = static_cast<LeafNode*>(node);
     path.leaf->Prefetch();
   }
+  // As `Descend`, without a search where the key belongs into the last leaf, as
+  // those of ascending insertions do. Trees without duplicates only.
+  void DescendToEnd(uint64_t key, Path& path) {
+    void* node = root_;
+    path.height = height_;
+    for (int level = 0; level < height_; ++level) {
+      auto* inner = static_cast<InnerNode*>(node);
+      path.steps[level] = {inner, inner->count - 1};
+      node = inner->children[inner->count - 1];
+    }
+    path.leaf = static_cast<LeafNode*>(node);
+    if (path.leaf->count == 0 || path.leaf->keys[0] > key) Descend(key, 0, path);
+  }
   // Sets the path's index to the first entry not below (key, slot). True when
   // that is (key, slot) itself.
   bool Seek(Path& path, uint64_t key, uint32_t slot) const {

@@ -59,7 +59,7 @@ const Mapping* MappingTable::Insert(Mapping mapping) {
   const uint64_t iova = mapping.iova().first().value();
   const HvaRange hva = mapping.hva();
   Paths paths;
-  by_id_.Descend(id, 0, paths.id);
+  by_id_.DescendToEnd(id, paths.id);  // ids rise
   by_iova_.Descend(iova, 0, paths.iova);
   if (!mapping.is_guest()) {
     host_by_hva_.Descend(hva.first().value(), 0, paths.host_hva);

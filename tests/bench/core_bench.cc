@@ -225,29 +225,40 @@ void MeasureFinds(Contestant<Tables>& c, size_t ops, Workload& random, Report& r
              TimeDependent(by_hva, [&t](uint64_t a) { return t.FindHva(a); }));
 }
 
+// Unmaps one at random and maps it again, under a new id, `ops` times. What to do is
+// laid out beforehand, so that only the contestant waits for memory.
 template <typename Tables>
 void MeasureChurn(Contestant<Tables>& c, size_t n, size_t ops, Workload& random, Report& report) {
-  std::vector<size_t> victims(ops);
-  for (size_t& v : victims) v = random.Below(c.live.size());
+  struct Replacement {
+    size_t live;
+    Request before;
+    Request after;
+    uint64_t iova;
+  };
+  std::vector<Replacement> replacements(ops);
+  for (Replacement& r : replacements) {
+    r.live = random.Below(c.live.size());
+    r.before = c.live[r.live];
+    c.live[r.live].id = random.NextId();
+    r.after = c.live[r.live];
+  }
   const Stopwatch watch;
-  for (const size_t v : victims) {
-    Request& r = c.live[v];
-    c.tables.Unmap(r);
-    r.id = random.NextId();
-    c.iovas[v] = c.tables.Map(r);
+  for (Replacement& r : replacements) {
+    c.tables.Unmap(r.before);
+    r.iova = c.tables.Map(r.after);
   }
   report.Add("churn", n, Tables::kName, watch.nanoseconds() / static_cast<double>(ops));
+  for (const Replacement& r : replacements) c.iovas[r.live] = r.iova;
 }
 
 // Maps `ops` more.
 template <typename Tables>
 void MeasureMap(Contestant<Tables>& c, size_t n, size_t ops, Workload& random, Report& report) {
   const std::vector<Request> more = random.Requests(ops);
+  c.live.insert(c.live.end(), more.begin(), more.end());
+  c.iovas.reserve(c.live.size());
   const Stopwatch watch;
-  for (const Request& r : more) {
-    c.live.push_back(r);
-    c.iovas.push_back(c.tables.Map(r));
-  }
+  for (const Request& r : more) c.iovas.push_back(c.tables.Map(r));
   report.Add("allocate + map", n, Tables::kName, watch.nanoseconds() / static_cast<double>(ops));
 }
 
