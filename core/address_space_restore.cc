@@ -1,4 +1,5 @@
 // Becoming what a space was before.
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,7 +19,11 @@ absl::Status AddressSpace::RestoreMapping(const Mapping& mapping) {
   const uint64_t firsts = mapping.iova().first().value() | mapping.hva().first().value() |
                           (mapping.is_guest() ? mapping.gpa().first().value() : 0);
   if (((firsts | (mapping.last_offset() + 1)) & mask) != 0) return corrupt("it is unaligned");
-  if (table_.FindById(mapping.id()) != nullptr) return corrupt("its id is there already");
+  if (mapping.id().value() == kMaxAddress) return corrupt("no space gives that id out");
+  // Ids mostly rise from one to the next: then none of them is there.
+  if (mapping.id() < next_mapping_id_ && table_.FindById(mapping.id()) != nullptr) {
+    return corrupt("its id is there already");
+  }
   if (mapping.is_guest()) {
     if (table_.ProbeGpa(mapping.gpa()).IsMapped()) return corrupt("its GPA range is mapped already");
   } else if (table_.FindHostByHva(mapping.hva()) != nullptr) {
@@ -27,6 +32,7 @@ absl::Status AddressSpace::RestoreMapping(const Mapping& mapping) {
   if (!allocator_.Take(mapping.iova())) return corrupt("its IOVA range is taken already");
   planned_bytes_ += mapping.size();
   table_.Insert(mapping);
+  next_mapping_id_ = std::max(next_mapping_id_, MappingId(mapping.id().value() + 1));
   return absl::OkStatus();
 }
 

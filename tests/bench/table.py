@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One table of what the benchmarks measured beside what they must reach.
 
-usage: table.py [--smoke] CORE.json RPC.json OUT.json
+usage: table.py [--smoke] CORE.json RPC.json STORE.json STATE.json OUT.json
 
 Prints the table, writes it with the raw figures to OUT.json, and exits with 1
 when a figure misses its target (never with --smoke: small sizes say nothing).
@@ -30,6 +30,23 @@ RPC_TARGETS = [
     ("kept_stream_server_ns_per_op", "StreamUpdates, state kept: server ns an operation", "most",
      2000),
 ]
+# The same, of the store and of the daemon's state.
+STORE_TARGETS = [
+    ("bytes a mapping, fresh", "store: bytes a mapping, fresh", "most", 200),
+    ("bytes a mapping of file, churned, 1 at a time",
+     "store: bytes a mapping, each replaced 10 times", "most", 400),
+    ("bytes a mapping of file, churned, 50 at a time", "the same, 50 at a time", "most", 400),
+    ("growth of the file in the second half, 1 at a time",
+     "store: growth in the second half of that", "most", 1.01),
+    ("growth of the file in the second half, 50 at a time", "the same, 50 at a time", "most",
+     1.01),
+]
+STATE_TARGETS = [
+    ("restart_s", "restart with 1,000,000 mappings until serving, s", "most", 2),
+    ("restart_to_read", "the same / reading the files once", "most", 20),
+    ("export_mappings_per_s", "ExportSpace of 1,000,000, mappings/s", "least", 1_000_000),
+    ("export_growth_mib", "memory that takes, MiB", "most", 64),
+]
 
 
 def core_rows(core):
@@ -48,21 +65,23 @@ def core_rows(core):
                    "most", MAX_BYTES_A_MAPPING)
 
 
-def rpc_rows(rpc):
-    for name, what, kind, target in RPC_TARGETS:
-        if name in rpc:
-            yield (what, "", rpc[name], kind, target)
+def rows_of(figures, targets):
+    for name, what, kind, target in targets:
+        if name in figures:
+            yield (what, "", figures[name], kind, target)
 
 
 def main(arguments):
     smoke = "--smoke" in arguments
-    core_file, rpc_file, out_file = [a for a in arguments if a != "--smoke"]
-    with open(core_file) as f:
-        core = json.load(f)
-    with open(rpc_file) as f:
-        rpc = json.load(f)
+    *files, out_file = [a for a in arguments if a != "--smoke"]
+    measured = {}
+    for name, file in zip(("core", "rpc", "store", "state"), files, strict=True):
+        with open(file) as f:
+            measured[name] = json.load(f)
     rows = []
-    for what, detail, value, kind, target in [*core_rows(core), *rpc_rows(rpc)]:
+    for what, detail, value, kind, target in [
+            *core_rows(measured["core"]), *rows_of(measured["rpc"], RPC_TARGETS),
+            *rows_of(measured["store"], STORE_TARGETS), *rows_of(measured["state"], STATE_TARGETS)]:
         reached = value >= target if kind == "least" else value <= target
         rows.append({"what": what, "detail": detail, "value": value, "kind": kind,
                      "target": target, "reached": reached})
@@ -73,7 +92,7 @@ def main(arguments):
         print(f"{row['what']:58} {row['value']:12,.2f} {sign + ' ' + format(row['target'], 'g'):>12}"
               f"{verdict}   {row['detail']}")
     with open(out_file, "w") as f:
-        json.dump({"table": rows, "core": core, "rpc": rpc}, f, indent=1)
+        json.dump({"table": rows, **measured}, f, indent=1)
     print(f"\nwritten to {out_file}")
     return 0 if smoke or all(row["reached"] for row in rows) else 1
 
