@@ -147,11 +147,18 @@ AddressSpace::Change AddressSpace::NetChange() const {
   return change;
 }
 
-const AddressSpace::Change& AddressSpace::Seal() {
-  sealed_ = NetChange();
-  ghosts_.emplace();
-  for (const Mapping& m : sealed_->removed) ghosts_->Insert(m);
-  return *sealed_;
+const MappingTable* AddressSpace::Ghosts() const {
+  if (!sealed_) return nullptr;
+  const MutexLock lock(ghosts_mu_);
+  if (!ghosts_.has_value()) {
+    ghosts_.emplace();
+    for (const JournalEntry& entry : journal_) {
+      if (entry.kind == JournalKind::kRemoved && IsVisible(entry.mapping)) {
+        ghosts_->Insert(entry.mapping);
+      }
+    }
+  }
+  return &*ghosts_;
 }
 
 Revision AddressSpace::Commit() {
@@ -189,8 +196,10 @@ void AddressSpace::EndChange() {
   steps_.clear();
   journal_.clear();
   svq_journal_.clear();
-  sealed_.reset();
-  ghosts_.reset();
+  if (std::exchange(sealed_, false)) {
+    const MutexLock lock(ghosts_mu_);
+    ghosts_.reset();
+  }
   // A rare huge change must not hold on to its memory.
   constexpr size_t kKeptEntries = 1 << 16;
   if (journal_.capacity() > kKeptEntries) journal_.shrink_to_fit();
@@ -220,7 +229,8 @@ bool AddressSpace::IsMemoryInUse(HvaRange range) const {
     return false;
   };
   table_.ForEachHva(range, visit);
-  if (!found && ghosts_.has_value()) ghosts_->ForEachHva(range, visit);
+  if (found) return true;
+  if (const MappingTable* ghosts = Ghosts()) ghosts->ForEachHva(range, visit);
   return found;
 }
 
@@ -253,24 +263,27 @@ void AddressSpace::Unpin(Revision revision) {
 // ---- Reading --------------------------------------------------------------
 
 // What a change in flight has added lies in the table beside what it has not;
-// what it removes lies in `ghosts_`. A visible mapping in the table is the
+// what it removes lies in `Ghosts()`. A visible mapping in the table is the
 // answer, since the committed state never had two over one address.
 const Mapping* AddressSpace::FindById(MappingId id) const {
   const Mapping* m = table_.FindById(id);
   if (m != nullptr && IsVisible(*m)) return m;
-  return ghosts_.has_value() ? ghosts_->FindById(id) : nullptr;
+  const MappingTable* ghosts = Ghosts();
+  return ghosts != nullptr ? ghosts->FindById(id) : nullptr;
 }
 
 const Mapping* AddressSpace::FindByIova(Iova iova) const {
   const Mapping* m = table_.FindByIova(iova);
   if (m != nullptr && IsVisible(*m)) return m;
-  return ghosts_.has_value() ? ghosts_->FindByIova(iova) : nullptr;
+  const MappingTable* ghosts = Ghosts();
+  return ghosts != nullptr ? ghosts->FindByIova(iova) : nullptr;
 }
 
 const Mapping* AddressSpace::FindByGpa(Gpa gpa) const {
   const Mapping* m = table_.FindByGpa(gpa);
   if (m != nullptr && IsVisible(*m)) return m;
-  return ghosts_.has_value() ? ghosts_->FindByGpa(gpa) : nullptr;
+  const MappingTable* ghosts = Ghosts();
+  return ghosts != nullptr ? ghosts->FindByGpa(gpa) : nullptr;
 }
 
 std::vector<Svq> AddressSpace::Svqs() const {

@@ -58,6 +58,7 @@
 #include "core/mapping.h"
 #include "core/mapping_table.h"
 #include "core/memory_map.h"
+#include "core/mutex.h"
 #include "core/operations.h"
 #include "core/placement.h"
 #include "core/range_allocator.h"
@@ -164,9 +165,11 @@ class AddressSpace {
     }
   }
 
-  // Makes the planned steps invisible to readers until they end, and tells what
-  // they change in all.
-  const Change& Seal();
+  // What the planned steps change in all.
+  Change NetChange() const;
+
+  // Makes the planned steps invisible to readers until they end. O(1).
+  void Seal() { sealed_ = true; }
 
   // Ends a change. Committing returns the new revision.
   Revision Commit();
@@ -383,7 +386,6 @@ class AddressSpace {
   void Add(Mapping mapping);
   void Remove(const Mapping* mapping, Unmapped& result);
   void RollBack(const Step& to);
-  Change NetChange() const;
   void EndChange();
   // The revision that the next step takes.
   Revision NextRevision() const { return Revision(planned_revision().value() + 1); }
@@ -391,6 +393,8 @@ class AddressSpace {
   // "space 'vm1': "
   std::string Prefix() const;
   bool IsVisible(const Mapping& m) const { return m.revision() <= committed_; }
+  // Null unless a change is sealed; good until it ends.
+  const MappingTable* Ghosts() const ABSL_LOCKS_EXCLUDED(ghosts_mu_);
   // The first IOVA above a mapping; nothing when it ends at 2^64 - 1.
   static std::optional<Iova> Above(const Mapping& m) {
     const uint64_t last = m.iova().last().value();
@@ -421,10 +425,12 @@ class AddressSpace {
   std::vector<JournalEntry> journal_;
   std::vector<SvqJournalEntry> svq_journal_;
 
-  // Between `Seal` and the end: the net effect, and the removed mappings as
-  // readers still see them.
-  std::optional<Change> sealed_;
-  std::optional<MappingTable> ghosts_;
+  // Between `Seal` and the end.
+  bool sealed_ = false;
+  // What a sealed change removes, as readers still see it: indexed when the first of
+  // them asks, since mostly none does before the change has ended.
+  mutable Mutex ghosts_mu_;
+  mutable std::optional<MappingTable> ghosts_ ABSL_GUARDED_BY(ghosts_mu_);
 
   std::multiset<Revision> pins_;
   absl::btree_map<std::pair<Iova, MappingId>, Buried> graveyard_;
@@ -437,7 +443,8 @@ void AddressSpace::ForEachByHva(HvaRange range, Visit visit) const {
     if (IsVisible(m)) go_on = visit(m);
     return go_on;
   });
-  if (go_on && ghosts_.has_value()) ghosts_->ForEachHva(range, visit);
+  if (!go_on) return;
+  if (const MappingTable* ghosts = Ghosts()) ghosts->ForEachHva(range, visit);
 }
 
 // Why `device` cannot reach what is mapped at an HVA range: MEMORY_NOT_REGISTERED, or
@@ -469,7 +476,8 @@ void AddressSpace::ListAt(Revision revision, Iova from, Visit visit) const {
   // Three sources, each ascending and none overlapping another: what is mapped,
   // what a change in flight removes, and what was removed since `revision`.
   const Mapping* live = first_in(table_, from);
-  const Mapping* ghost = ghosts_.has_value() ? first_in(*ghosts_, from) : nullptr;
+  const MappingTable* const ghosts = Ghosts();
+  const Mapping* ghost = ghosts != nullptr ? first_in(*ghosts, from) : nullptr;
   const Mapping* grave = first_buried();
   while (true) {
     const Mapping* lowest = nullptr;
@@ -482,7 +490,7 @@ void AddressSpace::ListAt(Revision revision, Iova from, Visit visit) const {
     if (lowest == live) {
       live = first_in(table_, Above(*live));
     } else if (lowest == ghost) {
-      ghost = first_in(*ghosts_, Above(*ghost));
+      ghost = first_in(*ghosts, Above(*ghost));
     } else {
       ++buried;
       grave = first_buried();

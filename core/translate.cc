@@ -53,7 +53,7 @@ absl::Status AddressSpace::CheckQuery(const Query& query) const {
 }
 
 HvaMatch AddressSpace::FindBestByHva(HvaRange range, std::optional<Access> wanted) const {
-  if (!ghosts_.has_value()) return table_.FindBestByHva(range, wanted);
+  if (!sealed_) return table_.FindBestByHva(range, wanted);
   // A change is in flight: what it adds does not count, what it removes does.
   HvaMatch match;
   const auto stretch = [&](const Mapping& m) { return std::min(m.hva().last(), range.last()); };
@@ -86,7 +86,7 @@ HvaMatch AddressSpace::Match(const Query& query, uint64_t offset) const {
 // mapping over its host memory.
 std::vector<HvaMatch> AddressSpace::FirstMatches(absl::Span<const Query> queries) const {
   std::vector<HvaMatch> matches(queries.size());
-  if (ghosts_.has_value()) {
+  if (sealed_) {
     for (size_t i = 0; i < queries.size(); ++i) matches[i] = Match(queries[i], 0);
   } else {
     std::vector<Gpa> gpas;
@@ -129,9 +129,8 @@ std::vector<HvaMatch> AddressSpace::FirstMatches(absl::Span<const Query> queries
     if (matches[i].best == nullptr || std::holds_alternative<Hva>(query.address)) continue;
     const Mapping& m = *matches[i].best;
     const Hva point(m.hva().first().value() + OffsetIn(m, query, AddressOf(query)));
-    matches[i].covering = ghosts_.has_value()
-                              ? FindBestByHva(HvaRange(point, point), std::nullopt).covering
-                              : table_.CountOver(m, point);
+    matches[i].covering = sealed_ ? FindBestByHva(HvaRange(point, point), std::nullopt).covering
+                                  : table_.CountOver(m, point);
   }
   return matches;
 }

@@ -1,6 +1,7 @@
 #include "server/history.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <utility>
 
@@ -50,22 +51,27 @@ std::shared_ptr<const History::Entry> History::Find(Revision revision) const {
   return index < kept_.size() ? kept_[index].entry : nullptr;
 }
 
-std::vector<v1::Event> EventsOf(const History::Entry& entry) {
-  std::vector<v1::Event> events = entry.events;
-  events.reserve(events.size() + entry.effect.mappings.size());
+void WriteEvents(const History::Entry& entry, Events& out) {
+  out.Reserve(static_cast<int>(entry.events.size() + entry.effect.mappings.size()));
+  for (const v1::Event& event : entry.events) *out.Add() = event;
   for (const MappingChange& change : entry.effect.mappings) {
-    v1::Event& event = events.emplace_back();
+    v1::Event& event = *out.Add();
     Write(change.mapping, change.kind == MappingChange::Kind::kMapped ? *event.mutable_mapped()
                                                                       : *event.mutable_unmapped());
   }
   for (const Svq& svq : entry.effect.svqs_allocated) {
-    Write(svq, Tentative::kNo, *events.emplace_back().mutable_svq_allocated());
+    Write(svq, Tentative::kNo, *out.Add()->mutable_svq_allocated());
   }
   for (Svq svq : entry.effect.svqs_freed) {
     svq.mappings.clear();
-    Write(svq, Tentative::kNo, *events.emplace_back().mutable_svq_freed());
+    Write(svq, Tentative::kNo, *out.Add()->mutable_svq_freed());
   }
-  return events;
+}
+
+std::vector<v1::Event> EventsOf(const History::Entry& entry) {
+  Events events;
+  WriteEvents(entry, events);
+  return {std::make_move_iterator(events.begin()), std::make_move_iterator(events.end())};
 }
 
 std::optional<IotlbBatch> BatchSince(const History& history, Revision from, Revision to) {

@@ -70,7 +70,9 @@ class History {
   uint64_t bytes_ = 0;
 };
 
-// An entry as watchers are told it.
+// An entry as watchers are told it, added to `out`.
+using Events = google::protobuf::RepeatedPtrField<v1::Event>;
+void WriteEvents(const History::Entry& entry, Events& out);
 std::vector<v1::Event> EventsOf(const History::Entry& entry);
 
 // What leads a device's table from a revision to another. Nothing when that is not kept.

@@ -1,4 +1,6 @@
 // What is kept of a space, and becoming what was kept.
+#include <google/protobuf/arena.h>
+
 #include <algorithm>
 #include <deque>
 #include <set>
@@ -83,8 +85,10 @@ void Space::WriteRecord(const AddressSpace::Position& position, record::SpaceRec
 
 void Space::WriteHistory(Revision revision, const History::Entry& entry, absl::Time now,
                          store::WriteBatch& batch) const {
-  record::HistoryRecord out;
-  for (v1::Event& event : EventsOf(entry)) out.add_events()->Swap(&event);
+  // On an arena: there may be a message for each of thousands of mappings.
+  google::protobuf::Arena arena;
+  auto& out = *google::protobuf::Arena::CreateMessage<record::HistoryRecord>(&arena);
+  WriteEvents(entry, *out.mutable_events());
   out.set_time_unix_ns(ToRecord(now));
   batch.AppendHistory(number_, revision, out.SerializeAsString());
 }

@@ -158,9 +158,10 @@ void SpaceWriter::Plan(std::vector<Waiting> taken, Group& group) {
       space_.Commit();
       return;
     }
-    const AddressSpace::Change& change = core.Seal();
+    core.Seal();
     group.sealed = true;
     if (!group.targets.empty()) {
+      const AddressSpace::Change change = core.NetChange();
       group.batch =
           std::make_shared<const IotlbBatch>(IotlbBatch::FromChange(change.removed, change.added));
       group.push = space_.PushOf(group.batch, group.newest);

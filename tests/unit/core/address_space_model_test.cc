@@ -199,7 +199,8 @@ std::string Session::EndChange() {
   }
   if (!source_.OneIn(3)) {
     ++tally_.sealed;
-    const AddressSpace::Change& change = space_.Seal();
+    space_.Seal();
+    const AddressSpace::Change change = space_.NetChange();
     std::string problem = FirstOf([&] { return Compare(change.removed, removed); },
                                   [&] { return Compare(change.added, added); });
     // Readers go on seeing what is committed.

@@ -159,7 +159,8 @@ TEST(QemuTrapsTest, AnUnmapRemovesExactlyWhatItFound) {
       space
           .Update({UnmapSpec{.what = Bounds<Gpa>(0x2000, 0x7fff), .allow_split = AllowSplit::kYes}})
           .ok());
-  const AddressSpace::Change& change = space.Seal();
+  space.Seal();
+  const AddressSpace::Change change = space.NetChange();
   // The device hears the whole mappings, and the remainder anew.
   ASSERT_EQ(change.removed.size(), 2u);
   EXPECT_EQ(change.removed[0].iova(), first.iova());
@@ -200,7 +201,8 @@ TEST(QemuTrapsTest, UnmappingOneAliasLeavesTheOthers) {
   reference::DeviceTable device;
   const auto push = [&](const Operation& operation) {
     ASSERT_TRUE(space.Update({operation}).ok());
-    const AddressSpace::Change& change = space.Seal();
+    space.Seal();
+    const AddressSpace::Change change = space.NetChange();
     EXPECT_EQ(device.Apply(IotlbBatch::FromChange(change.removed, change.added)), "");
     space.Commit();
   };
@@ -231,7 +233,8 @@ TEST(QemuTrapsTest, ACancelledMigrationRestoresWhatWasThere) {
     AddressSpace space({.name = "vm1", .placement = placement});
     reference::DeviceTable device;
     const auto push = [&] {
-      const AddressSpace::Change& change = space.Seal();
+      space.Seal();
+      const AddressSpace::Change change = space.NetChange();
       IotlbBatch batch = IotlbBatch::FromChange(change.removed, change.added);
       EXPECT_EQ(device.Apply(batch), "");
       return batch;
