@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -41,14 +42,17 @@ struct Flight : std::enable_shared_from_this<Flight> {
   std::vector<PushTarget> targets;
   SpacePush push;
   std::function<void(PushResult)> done;
-  WholeTable before;
+  PushTerms terms;
   std::vector<PushOutcome> outcomes;
   std::vector<PushOutcome> undone;
+  absl::Status confirmed;
   std::atomic<size_t> waiting = 0;
 
   void Start() {
     outcomes.resize(targets.size());
+    undone.resize(targets.size());
     waiting = targets.size();
+    if (targets.empty()) return Settle();
     const auto self = shared_from_this();
     for (size_t i = 0; i < targets.size(); ++i) {
       Device::Push to_device{.asid = targets[i].asid,
@@ -76,11 +80,27 @@ struct Flight : std::enable_shared_from_this<Flight> {
     std::vector<size_t> emptied;
     for (size_t i = 0; i < targets.size(); ++i) {
       if (outcomes[i].ok()) took.push_back(i);
-      if (outcomes[i].emptied && before) emptied.push_back(i);
+      if (outcomes[i].emptied && terms.before) emptied.push_back(i);
     }
-    undone.resize(targets.size());
+    if (took.size() == targets.size()) return Confirm();
+    TakeBack(took, emptied);
+  }
+
+  void Confirm() {
+    if (!terms.confirm) return Finish();
+    terms.confirm([self = shared_from_this()](const absl::Status& status) {
+      self->confirmed = status;
+      if (status.ok()) return self->Finish();
+      std::vector<size_t> all(self->targets.size());
+      std::iota(all.begin(), all.end(), size_t{0});
+      self->TakeBack(all, {});
+    });
+  }
+
+  // From those that took it, and those that lost everything by it.
+  void TakeBack(const std::vector<size_t>& took, const std::vector<size_t>& emptied) {
     waiting = took.size() + emptied.size();
-    if (took.size() == targets.size() || waiting == 0) return Finish();
+    if (waiting == 0) return Finish();
     for (const size_t i : emptied) MapAnew(i);
     if (took.empty()) return;
     const auto inverse = std::make_shared<const IotlbBatch>(push.batch->Inverse());
@@ -107,7 +127,7 @@ struct Flight : std::enable_shared_from_this<Flight> {
           const PushTarget& target = self->targets[i];
           target.device->Apply({.asid = target.asid,
                                 .space = self->push.space,
-                                .batch = self->before(),
+                                .batch = self->terms.before(),
                                 .direction = IotlbPort::Direction::kUndo,
                                 .memory = self->push.memory},
                                [self, i](const PushOutcome& outcome) {
@@ -142,6 +162,8 @@ struct Flight : std::enable_shared_from_this<Flight> {
                               : all_lost             ? kOutOfReach
                                                      : kNotTakenBack;
       result.status = Refused(*refusal, device, push.space, end);
+    } else {
+      result.status = confirmed;
     }
     done(std::move(result));
   }
@@ -155,13 +177,13 @@ absl::Status PushRefused(const PushOutcome& refusal, const std::string& device,
 }
 
 void PushToAll(std::vector<PushTarget> targets, SpacePush push,
-               std::function<void(PushResult)> done, WholeTable before) {
-  if (targets.empty() || (push.batch->empty() && !push.replace)) return done(PushResult());
+               std::function<void(PushResult)> done, PushTerms terms) {
+  if (push.batch->empty() && !push.replace) targets.clear();
   auto flight = std::make_shared<Flight>();
   flight->targets = std::move(targets);
   flight->push = std::move(push);
   flight->done = std::move(done);
-  flight->before = std::move(before);
+  flight->terms = std::move(terms);
   flight->Start();
 }
 

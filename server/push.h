@@ -22,7 +22,7 @@ struct PushTarget {
 
 struct PushResult {
   // When any device refused: the cause that it told, else DEVICE_ERROR, naming
-  // device, message and errno.
+  // device, message and errno. When it was not confirmed, why.
   absl::Status status;
   // Indexes of the targets whose table is unknown now: what was pushed could not
   // be taken back there.
@@ -35,9 +35,6 @@ struct PushResult {
 // and what became of the change.
 absl::Status PushRefused(const PushOutcome& refusal, const std::string& device,
                          const std::string& space);
-
-// What the targets had before a push, as a batch that maps it all.
-using WholeTable = std::function<std::shared_ptr<const IotlbBatch>()>;
 
 // What is pushed; see Device::Push.
 struct SpacePush {
@@ -63,11 +60,19 @@ struct TableGap {
   uint64_t entries = 0;
 };
 
+// What a push may take beside the devices; either may be empty.
+struct PushTerms {
+  // What the targets had before, as a batch that maps it all.
+  std::function<std::shared_ptr<const IotlbBatch>()> before = {};
+  // Called when every target has it: only when this succeeds, too, does it stand.
+  std::function<void(std::function<void(const absl::Status&)>)> confirm = {};
+};
+
 // Pushes to all targets side by side. When one refuses, what the others took is
-// taken back; one that lost its whole table is given it anew, if `before` is
-// there. `done` is called once, on any thread, possibly before this returns.
+// taken back; one that lost its whole table is given it anew, if `terms` say what it
+// had. `done` is called once, on any thread, possibly before this returns.
 void PushToAll(std::vector<PushTarget> targets, SpacePush push,
-               std::function<void(PushResult)> done, WholeTable before = nullptr);
+               std::function<void(PushResult)> done, PushTerms terms = {});
 
 }  // namespace iovad
 

@@ -235,11 +235,13 @@ absl::Status Reattach(ServerContext& context, const Restored& restored) {
   return first;
 }
 
-// Commits, and waits.
-absl::Status CommitNow(State& state, store::WriteBatch batch) {
+// Commits, and waits. `what` begins the message of an error.
+absl::Status CommitNow(State& state, store::WriteBatch batch, const std::string& what) {
   Outcome<absl::Status> committed;
   state.Commit(std::move(batch), [&committed](const absl::Status& s) { committed.Set(s); });
-  return committed.Wait();
+  const absl::Status& status = committed.Wait();
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat(what, ": ", Text(status)));
 }
 
 }  // namespace
@@ -263,18 +265,30 @@ absl::Status Restore(ServerContext& context) {
                    record.space().name());
       store::WriteBatch batch;
       batch.DeleteSpace(number);
-      if (absl::Status s = CommitNow(context.state, std::move(batch)); !s.ok()) return s;
+      absl::Status dropped =
+          CommitNow(context.state, std::move(batch),
+                    absl::StrCat("space '", record.space().name(),
+                                 "': what is there of an import that was cut off cannot go"));
+      if (!dropped.ok()) return dropped;
       continue;
     }
     absl::StatusOr<Restored> restored = RestoreSpace(context, number, record, **kept);
     if (!restored.ok()) return restored.status();
     absl::Status mapped = Reattach(context, *restored);
-    if (!mapped.ok() && restored->pending.has_value()) {
-      // What was on its way is what is refused: nobody was told of it, so it goes.
+    if (mapped.ok() && restored->pending.has_value()) {
+      store::WriteBatch settled;
+      settled.ClearPending(number);
+      absl::Status done = CommitNow(
+          context.state, std::move(settled),
+          absl::StrCat(restored->space->prefix(), "the change in flight cannot be settled"));
+      if (!done.ok()) return done;
+    } else if (restored->pending.has_value()) {
+      // Nobody was told of what was on its way, and it may be what is refused: it goes.
       spdlog::warn("{}taking back the change that was in flight", restored->space->prefix());
       const std::string name = restored->space->name();
       absl::Status undone = CommitNow(
-          context.state, UndoOfPending(number, *restored->pending, Revision(record.revision())));
+          context.state, UndoOfPending(number, *restored->pending, Revision(record.revision())),
+          absl::StrCat(restored->space->prefix(), "the change in flight cannot be taken back"));
       if (!undone.ok()) return undone;
       context.registry.RemoveSpace(*restored->space);
       absl::StatusOr<std::shared_ptr<store::Snapshot>> now = store->TakeSnapshot();
@@ -315,7 +329,9 @@ absl::StatusOr<std::vector<std::string>> Mend(ServerContext& context) {
                                   " at IOVA ", Hex(m.iova()), " of such a queue"));
     }
   }
-  if (absl::Status s = CommitNow(context.state, std::move(batch)); !s.ok()) return s;
+  absl::Status mended =
+      CommitNow(context.state, std::move(batch), "what does not fit together cannot be left out");
+  if (!mended.ok()) return mended;
   return lost;
 }
 

@@ -376,7 +376,6 @@ class Space : public std::enable_shared_from_this<Space> {
     std::set<MemoryId> memories = {};                   // and perhaps there are these
     Revision history = {};                              // the newest
     Revision first_history = {};                        // earlier ones were dropped
-    bool pending = false;                               // a batch that is settled by the next
   };
   Kept kept_ ABSL_GUARDED_BY(mu_);
 

@@ -111,7 +111,6 @@ void Space::WriteState(store::WriteBatch& batch) {
     kept_.first_history = history_.first();
     batch.DropHistoryBefore(number_, kept_.first_history);
   }
-  if (std::exchange(kept_.pending, false)) batch.ClearPending(number_);
 }
 
 void Space::WritePlanned(store::WriteBatch& batch) {
@@ -161,7 +160,6 @@ record::PendingRecord Space::WritePending(const std::vector<uint64_t>& requests,
   });
   for (const uint64_t request : requests) pending.add_requests(request);
   batch.SetPending(number_, pending.SerializeAsString());
-  kept_.pending = true;
   return pending;
 }
 
@@ -193,7 +191,6 @@ void Space::Unkeep(const Kept& before) {
   kept_.memories.insert(before.memories.begin(), before.memories.end());
   kept_.history = std::min(kept_.history, before.history);
   kept_.first_history = std::min(kept_.first_history, before.first_history);
-  kept_.pending = kept_.pending || before.pending;
 }
 
 void Space::Keep(std::function<void(store::WriteBatch&)> more,
@@ -204,10 +201,7 @@ void Space::Keep(std::function<void(store::WriteBatch&)> more,
   {
     const WriterLock lock(mu_);
     before = kept_;
-    // What is in flight is not settled by what is kept meanwhile.
-    const bool in_flight = !core_.settled() && std::exchange(kept_.pending, false);
     if (!deleted_) WriteState(batch);
-    kept_.pending = kept_.pending || in_flight;
   }
   if (more) more(batch);
   state_.Commit(std::move(batch), [keep = shared_from_this(), before = std::move(before),
@@ -285,11 +279,7 @@ absl::Status Space::Restore(const record::SpaceRecord& record, std::vector<Regis
         });
   }
   if (read.ok() && status.ok()) read = RestoreHistory(record, kept, status);
-  if (!read.ok() || !status.ok()) return read.ok() ? status : read;
-  // Settled by the first change.
-  const auto pending = kept.Get(store::Table::kPending, number_, 0);
-  if (pending.ok()) kept_.pending = pending->has_value();
-  return pending.status();
+  return read.ok() ? status : read;
 }
 
 absl::Status Space::RestoreHistory(const record::SpaceRecord& record, store::Snapshot& kept,

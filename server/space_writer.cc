@@ -207,20 +207,30 @@ void SpaceWriter::Push(const GroupPtr& group) {
   if (group->planned.size() > 1) {
     space_.counters_.coalesced.fetch_add(group->planned.size(), std::memory_order_relaxed);
   }
+  PushTerms terms;
+  terms.before = [this] {
+    const ReaderLock lock(space_.mu_);
+    return std::make_shared<const IotlbBatch>(space_.WholeTable());
+  };
+  if (space_.state_.persistent()) {
+    terms.confirm = [this](std::function<void(const absl::Status&)> done) {
+      FaultPoint("space.pushed");
+      store::WriteBatch settled;
+      settled.ClearPending(space_.number_);
+      space_.state_.Commit(std::move(settled), std::move(done));
+    };
+  }
   PushToAll(
       group->targets, std::move(group->push),
       [this, group, keep = space_.shared_from_this()](const PushResult& result) {
         Pushed(group, result);
       },
-      [this] {
-        const ReaderLock lock(space_.mu_);
-        return std::make_shared<const IotlbBatch>(space_.WholeTable());
-      });
+      std::move(terms));
 }
 
 void SpaceWriter::Pushed(const GroupPtr& group, const PushResult& result) {
-  FaultPoint("space.pushed");
   if (result.status.ok()) {
+    FaultPoint("space.settled");
     {
       const WriterLock lock(space_.mu_);
       space_.Commit();
@@ -228,6 +238,7 @@ void SpaceWriter::Pushed(const GroupPtr& group, const PushResult& result) {
     Answer(space_, std::move(group->planned));
     return Ended();
   }
+  FaultPoint("space.refused");
   const bool failed = !result.unknown.empty();
   {
     const WriterLock lock(space_.mu_);
@@ -252,7 +263,6 @@ void SpaceWriter::Unstore(const GroupPtr& group, const absl::Status& why, bool r
     before.Clear();
     space_.WriteRecord(position, before);
     undo = UndoOfPending(space_.number_, group->pending, group->newest);
-    space_.kept_.pending = false;
     space_.kept_.history = std::min(space_.kept_.history, space_.core_.revision());
   }
   store::WriteBatch owed = undo;

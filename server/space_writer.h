@@ -1,8 +1,8 @@
 // The one writer of a space: takes changes in order, some of them together.
 //
-// Purpose. Everything that changes a space passes here. A change is planned, put
-// on every attached device, committed to the indexes, told to watchers, and then
-// answered. Changes that wait while a device works are taken together as one
+// Purpose. Everything that changes a space passes here. A change is planned, stored,
+// put on every attached device, settled in the store, committed to the indexes, told to
+// watchers, and then answered. Changes that wait while a device works are taken together as one
 // device batch; if the device refuses that, all of it is undone and each is run
 // again alone, so that a failure takes only its own request down.
 //
@@ -13,6 +13,8 @@
 //  1. Changes are planned in the order in which they were submitted.
 //  2. At most one change, or group of changes, is in flight.
 //  3. Every change is finished exactly once.
+//  4. What anybody was told of, in an answer, a read or a watch, is in the store, and is
+//     not pending there.
 #ifndef IOVAD_SERVER_SPACE_WRITER_H_
 #define IOVAD_SERVER_SPACE_WRITER_H_
 
@@ -66,6 +68,7 @@ class SpaceWriter {
   void RunPlanned(std::vector<Waiting> taken);
   void Plan(std::vector<Waiting> taken, Group& group);
   void Stored(const GroupPtr& group, const absl::Status& status);
+  // Stands when every device has it and the store knows that.
   void Push(const GroupPtr& group);
   void Pushed(const GroupPtr& group, const PushResult& result);
   // Takes out of the store what was taken back elsewhere, then answers.

@@ -286,8 +286,8 @@ def test_a_full_disk_fails_the_request_and_nothing_else(folder):
     server.daemon.stop()
 
 
-@pytest.mark.parametrize("point", ["space.stored", "space.pushed"])
-def test_a_change_under_way_that_a_device_refuses_at_the_start_is_taken_back(folder, point):
+@pytest.mark.parametrize("fault", ["space.stored:kill:2", "space.refused:kill:1"])
+def test_a_change_under_way_that_a_device_refuses_at_the_start_is_taken_back(folder, fault):
     server = Server(folder)
     client = server.client
     # What it is given when it is mapped again: one UPDATE more than before.
@@ -296,12 +296,12 @@ def test_a_change_under_way_that_a_device_refuses_at_the_start_is_taken_back(fol
     client.CreateSpace(space="vm", attachments=[dict(device="sim")])
     client.map("vm", HVA, PAGE, gpa=0)
     server.kill()
-    client = server.start(environment={"IOVAD_FAULT": f"{point}:kill:2"})
+    client = server.start(environment={"IOVAD_FAULT": fault})
     client.map("vm", HVA, PAGE, gpa=MIB)
     before = everything(client, "vm")
     with pytest.raises(grpc.RpcError):
         client.map("vm", HVA, PAGE, gpa=2 * MIB)
-    server.daemon.process.wait()
+    server.daemon.wait()
     client.close()
     client = server.start()
     after = everything(client, "vm")
@@ -310,3 +310,100 @@ def test_a_change_under_way_that_a_device_refuses_at_the_start_is_taken_back(fol
     assert after[0].attachments[0].state == 1
     client.close()
     server.daemon.stop()
+
+
+def test_what_was_acknowledged_stays_where_a_device_refuses_it_at_the_start(folder):
+    server = Server(folder)
+    client = server.client
+    # Refuses the second UPDATE that it gets, in each run.
+    client.OpenDevice(device="sim", simulated=dict(
+        faults=[dict(op="OP_UPDATE", nth=2, os_errno=5)]))
+    client.CreateSpace(space="vm", attachments=[dict(device="sim")])
+    client.map("vm", HVA, PAGE, gpa=0)
+    refused("DEVICE_ERROR", client.map, "vm", HVA, PAGE, gpa=MIB)
+    client.Map(space="vm", mapping=spec(HVA, PAGE, gpa=MIB), request_id="again")
+    before = everything(client, "vm")
+    with Watcher(client, "vm", start_revision=2) as watcher:
+        seen = [watcher.change() for _ in range(2)]
+    client = server.restart()
+    after = everything(client, "vm")
+    assert (after[1], after[0].revision) == (before[1], before[0].revision)
+    assert after[0].attachments[0].state == 4
+    with Watcher(client, "vm", start_revision=2) as watcher:
+        assert [watcher.change() for _ in range(2)] == seen
+    assert client.Map(space="vm", mapping=spec(HVA, PAGE, gpa=MIB),
+                      request_id="again").mapping == before[1][1]
+    client.ResetDevice(device="sim")
+    tables = replay(device_log(client, "sim"), strict=False)
+    assert tables[0] == table_of_mappings(before[1])
+    server.stop()
+
+
+def test_a_change_that_died_before_its_answer_is_there_for_good_once_it_is_settled(folder):
+    server = Server(folder)
+    client = server.client
+    client.OpenDevice(device="sim", simulated=dict(
+        faults=[dict(op="OP_UPDATE", nth=3, os_errno=5)]))
+    client.CreateSpace(space="vm", attachments=[dict(device="sim")])
+    client.map("vm", HVA, PAGE, gpa=0)
+    server.kill()
+    client = server.start(environment={"IOVAD_FAULT": "space.settled:kill:2"})
+    client.map("vm", HVA, PAGE, gpa=MIB)
+    refused("DEVICE_ERROR", client.map, "vm", HVA, PAGE, gpa=2 * MIB)
+    request = dict(space="vm", mapping=spec(HVA, PAGE, gpa=2 * MIB), request_id="cut off")
+    with pytest.raises(grpc.RpcError):
+        client.Map(**request)
+    server.daemon.wait()
+    client.close()
+    client = server.start()
+    found = client.mappings("vm")
+    assert len(found) == 3
+    assert client.GetSpace(space="vm").space.attachments[0].state == 4
+    assert client.Map(**request).mapping == found[2]
+    server.stop()
+
+
+def test_what_is_pending_at_the_start_is_settled_before_anybody_sees_it(folder):
+    server = Server(folder)
+    client = server.client
+    client.OpenDevice(device="sim", simulated={})
+    client.CreateSpace(space="vm", attachments=[dict(device="sim")])
+    server.kill()
+    client = server.start(environment={"IOVAD_FAULT": "space.pushed:kill:1"})
+    with pytest.raises(grpc.RpcError):
+        client.map("vm", HVA, PAGE, gpa=0)
+    server.daemon.wait()
+    client.close()
+    full = Daemon(folder=folder, keeps=True,
+                  environment={"IOVAD_FAULT": "store.before_commit:error:28"})
+    with pytest.raises(AssertionError, match="space .vm.: the change in flight cannot be settled: no room"):
+        full.start()
+    client = server.start()
+    assert len(client.mappings("vm")) == 1
+    server.stop()
+
+
+def test_a_change_that_cannot_be_settled_is_taken_back(folder):
+    server = Server(folder)
+    client = server.client
+    client.OpenDevice(device="sim", simulated={})
+    client.CreateSpace(space="vm", attachments=[dict(device="sim")])
+    client.map("vm", HVA, PAGE, gpa=0)
+    server.kill()
+    # The first commit stores the change. The second settles it, which may use the reserve:
+    # what is tried for it fails, too.
+    client = server.start(environment={"IOVAD_FAULT": ",".join(
+        f"store.before_commit:error:28:{passing}" for passing in range(2, 6))})
+    before = everything(client, "vm")
+    with Watcher(client, "vm", start_revision=before[0].revision + 1) as watcher:
+        refused("STORE_FULL", client.map, "vm", HVA, PAGE, gpa=MIB)
+        assert everything(client, "vm") == before
+        tables = replay(device_log(client, "sim"), strict=False)
+        assert tables[0] == table_of_mappings(before[1])
+        mapping = client.map("vm", HVA, PAGE, gpa=2 * MIB)
+        events, revision = watcher.change()
+        assert (kinds(events), revision) == (["mapped"], mapping.revision)
+        assert events[0].mapped == mapping
+    before = everything(client, "vm")
+    assert everything(server.restart(), "vm") == before
+    server.stop()

@@ -27,7 +27,7 @@ from harness import Client  # noqa: E402
 from relays import Relay  # noqa: E402
 
 POINTS = ["store.begin", "store.before_commit", "store.after_commit", "space.stored",
-          "space.pushed"]
+          "space.pushed", "space.settled"]
 
 
 def check_devices(client, drivers):
