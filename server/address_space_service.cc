@@ -170,9 +170,9 @@ grpc::ServerUnaryReactor* AddressSpaceService::ListSpaces(grpc::CallbackServerCo
   });
 }
 
-grpc::ServerWriteReactor<v1::WatchSpacesResponse>* AddressSpaceService::WatchSpaces(
-    grpc::CallbackServerContext* rpc, const v1::WatchSpacesRequest* /*request*/) {
-  return StartWatchSpaces(context_, rpc);
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AddressSpaceService::WatchSpaces(
+    grpc::CallbackServerContext* rpc, const grpc::ByteBuffer* request) {
+  return StartWatchSpaces(context_, rpc, *request);
 }
 
 grpc::ServerUnaryReactor* AddressSpaceService::UpdateSpace(grpc::CallbackServerContext* rpc,
@@ -467,9 +467,9 @@ grpc::ServerUnaryReactor* AddressSpaceService::ListMappings(grpc::CallbackServer
                     [&](Space& space) { return space.ListMappings(*request, *response); });
 }
 
-grpc::ServerWriteReactor<v1::WatchResponse>* AddressSpaceService::Watch(
-    grpc::CallbackServerContext* rpc, const v1::WatchRequest* request) {
-  return StartWatch(context_, rpc, request);
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AddressSpaceService::Watch(
+    grpc::CallbackServerContext* rpc, const grpc::ByteBuffer* request) {
+  return StartWatch(context_, rpc, *request);
 }
 
 }  // namespace iovad

@@ -11,11 +11,14 @@ namespace iovad {
 // Space has a map of labels, whose order on the wire protobuf does not promise;
 // calls that answer with one and may be repeated are served as bytes, so that a
 // repeat gets the same ones.
-using AddressSpaceServiceBase = v1::AddressSpaceService::WithRawCallbackMethod_CreateSpace<
+using RepeatableSpaceCalls = v1::AddressSpaceService::WithRawCallbackMethod_CreateSpace<
     v1::AddressSpaceService::WithRawCallbackMethod_UpdateSpace<
         v1::AddressSpaceService::WithRawCallbackMethod_AttachDevice<
             v1::AddressSpaceService::WithRawCallbackMethod_DetachDevice<
                 v1::AddressSpaceService::CallbackService>>>>;
+// All watchers are sent the same bytes.
+using AddressSpaceServiceBase = v1::AddressSpaceService::WithRawCallbackMethod_Watch<
+    v1::AddressSpaceService::WithRawCallbackMethod_WatchSpaces<RepeatableSpaceCalls>>;
 
 class AddressSpaceService final : public AddressSpaceServiceBase {
  public:
@@ -32,8 +35,8 @@ class AddressSpaceService final : public AddressSpaceServiceBase {
   grpc::ServerUnaryReactor* ListSpaces(grpc::CallbackServerContext* rpc,
                                        const v1::ListSpacesRequest* request,
                                        v1::ListSpacesResponse* response) override;
-  grpc::ServerWriteReactor<v1::WatchSpacesResponse>* WatchSpaces(
-      grpc::CallbackServerContext* rpc, const v1::WatchSpacesRequest* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchSpaces(grpc::CallbackServerContext* rpc,
+                                                          const grpc::ByteBuffer* request) override;
   grpc::ServerUnaryReactor* UpdateSpace(grpc::CallbackServerContext* rpc,
                                         const grpc::ByteBuffer* request,
                                         grpc::ByteBuffer* response) override;
@@ -89,8 +92,8 @@ class AddressSpaceService final : public AddressSpaceServiceBase {
   grpc::ServerUnaryReactor* ListMappings(grpc::CallbackServerContext* rpc,
                                          const v1::ListMappingsRequest* request,
                                          v1::ListMappingsResponse* response) override;
-  grpc::ServerWriteReactor<v1::WatchResponse>* Watch(grpc::CallbackServerContext* rpc,
-                                                     const v1::WatchRequest* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Watch(grpc::CallbackServerContext* rpc,
+                                                    const grpc::ByteBuffer* request) override;
 
  private:
   // Serves a request about one space: `serve(Space&)` returns the status.

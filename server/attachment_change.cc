@@ -341,7 +341,7 @@ void AttachmentChange::Delete(Space& space, const Change& change, bool force, co
     }
     // In order on each device, so before anything of a later owner.
     for (const PushTarget& target : unknown) ResetThen(target, [] {});
-    space.hub_.EndAll(space.NotFound());
+    space.hub_->EndAll(space.NotFound());
     done(absl::OkStatus());
   };
   PushToAll(live, std::move(push), emptied);

@@ -51,7 +51,7 @@ struct Limits {
   uint64_t max_concurrent_streams = 1024;
   // Requests that may wait for one space's writer.
   uint64_t writer_queue = 4096;
-  // What one watcher may be behind, in events and in bytes, before it is ended
+  // What one watcher may be behind, in messages and in bytes, before it is ended
   // with WATCHER_TOO_SLOW.
   uint64_t watcher_queue_events = 65'536;
   uint64_t watcher_queue_bytes = 16 * 1024 * 1024;

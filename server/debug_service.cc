@@ -171,7 +171,8 @@ grpc::ServerUnaryReactor* DebugService::Stats(grpc::CallbackServerContext* rpc,
                                     .requests = context_.gate.running(),
                                     .watchers = context_.watchers.load(std::memory_order_relaxed)},
                                    context_.registry.Spaces("", kShown),
-                                   context_.registry.Devices("", kShown)));
+                                   context_.registry.Devices("", kShown),
+                                   *context_.registry.hub()));
     return absl::OkStatus();
   });
 }

@@ -1,12 +1,10 @@
 #include "server/export_stream.h"
 
-#include <grpcpp/support/proto_buffer_reader.h>
-#include <grpcpp/support/slice.h>
-
 #include <memory>
 #include <utility>
 
 #include "iovad/v1/migration.pb.h"
+#include "server/byte_buffer.h"
 #include "server/call.h"
 #include "server/space_export.h"
 
@@ -40,11 +38,8 @@ class ExportStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
  private:
   absl::Status Begin(ServerContext& context, grpc::ByteBuffer bytes) {
-    grpc::ProtoBufferReader reader(&bytes);
     v1::ExportSpaceRequest request;
-    if (!reader.status().ok() || !request.ParseFromZeroCopyStream(&reader)) {
-      return absl::InternalError("the request is not a message of the right kind");
-    }
+    if (absl::Status s = ParseBytes(std::move(bytes), request); !s.ok()) return s;
     absl::StatusOr<std::shared_ptr<Space>> space =
         context.registry.FindSpace(request.space(), request.space_uid());
     if (!space.ok()) return space.status();
@@ -75,14 +70,6 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* StartExport(ServerContext& context, 
                                                         grpc::CallbackServerContext* rpc,
                                                         const grpc::ByteBuffer& request) {
   return new ExportStream(context, worker, rpc, request);
-}
-
-grpc::ByteBuffer ToByteBuffer(std::string bytes) {
-  auto* const kept = new std::string(std::move(bytes));
-  const grpc::Slice slice(
-      kept->data(), kept->size(), [](void* string) { delete static_cast<std::string*>(string); },
-      kept);
-  return grpc::ByteBuffer(&slice, 1);
 }
 
 }  // namespace iovad

@@ -5,8 +5,6 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
-#include <string>
-
 #include "server/server_context.h"
 #include "server/task_thread.h"
 
@@ -17,9 +15,6 @@ namespace iovad {
 grpc::ServerWriteReactor<grpc::ByteBuffer>* StartExport(ServerContext& context, TaskThread& worker,
                                                         grpc::CallbackServerContext* rpc,
                                                         const grpc::ByteBuffer& request);
-
-// The bytes as gRPC sends them, without copying.
-grpc::ByteBuffer ToByteBuffer(std::string bytes);
 
 }  // namespace iovad
 

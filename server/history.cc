@@ -5,28 +5,49 @@
 #include <map>
 #include <utility>
 
+#include "server/byte_buffer.h"
 #include "server/convert.h"
 #include "server/state_records.h"
-#include "server/watch_hub.h"
 
 namespace iovad {
 namespace {
 
-// About what an entry takes up.
-uint64_t BytesOf(const History::Entry& entry) {
-  uint64_t bytes = sizeof(History::Entry) + entry.effect.mappings.size() * sizeof(MappingChange);
-  for (const MappingChange& change : entry.effect.mappings) {
+// About what a mapping takes up in a message, without its label.
+constexpr uint64_t kMappingBytes = 64;
+
+// About what an entry takes up, with its messages.
+Notice::Size SizeOf(const History::Entry& entry) {
+  const AddressSpace::StepEffect& effect = entry.effect;
+  uint64_t bytes =
+      sizeof(History::Told) + effect.mappings.size() * (sizeof(MappingChange) + kMappingBytes);
+  for (const MappingChange& change : effect.mappings) {
     const NotePtr& note = change.mapping.note();
-    if (note) bytes += note->label.size();
+    if (note) bytes += 2 * note->label.size();
   }
-  for (const auto* svqs : {&entry.effect.svqs_allocated, &entry.effect.svqs_freed}) {
-    for (const Svq& svq : *svqs) bytes += sizeof(Svq) + svq.mappings.size() * sizeof(Mapping);
+  for (const auto* svqs : {&effect.svqs_allocated, &effect.svqs_freed}) {
+    for (const Svq& svq : *svqs) {
+      bytes += 2 * sizeof(Svq) + svq.mappings.size() * (sizeof(Mapping) + kMappingBytes);
+    }
   }
-  for (const v1::Event& event : entry.events) bytes += event.SpaceUsedLong();
-  return bytes;
+  for (const v1::Event& event : entry.events) bytes += event.SpaceUsedLong() + event.ByteSizeLong();
+  const uint64_t events = effect.mappings.size() + effect.svqs_allocated.size() +
+                          effect.svqs_freed.size() + entry.events.size();
+  return {.messages = std::max<uint64_t>(1, (events + kEventsAMessage - 1) / kEventsAMessage),
+          .bytes = bytes};
 }
 
 }  // namespace
+
+History::Told::Told(Revision revision, Entry entry)
+    : Notice(revision, SizeOf(entry)), entry_(std::move(entry)) {}
+
+std::vector<grpc::ByteBuffer> History::Told::Make() const {
+  std::vector<grpc::ByteBuffer> made;
+  for (const v1::WatchResponse& message : WatchMessages(revision(), EventsOf(entry_))) {
+    made.push_back(ToByteBuffer(message.SerializeAsString()));
+  }
+  return made;
+}
 
 bool History::MayDropOldest(absl::Time now) const {
   if (kept_.empty()) return false;
@@ -34,21 +55,22 @@ bool History::MayDropOldest(absl::Time now) const {
          now - kept_.front().time > bounds_.age;
 }
 
-void History::Add(Entry entry, absl::Time now) {
-  const uint64_t bytes = BytesOf(entry);
-  kept_.push_back({std::make_shared<const Entry>(std::move(entry)), now, bytes});
-  bytes_ += bytes;
+History::ToldPtr History::Add(Revision revision, Entry entry, absl::Time now) {
+  auto told = std::make_shared<const Told>(revision, std::move(entry));
+  kept_.push_back({told, now});
+  bytes_ += told->size().bytes;
   while (MayDropOldest(now)) {
-    bytes_ -= kept_.front().bytes;
+    bytes_ -= kept_.front().told->size().bytes;
     kept_.pop_front();
     first_ = Revision(first_.value() + 1);
   }
+  return told;
 }
 
-std::shared_ptr<const History::Entry> History::Find(Revision revision) const {
+History::ToldPtr History::Find(Revision revision) const {
   if (revision < first_) return nullptr;
   const uint64_t index = revision.value() - first_.value();
-  return index < kept_.size() ? kept_[index].entry : nullptr;
+  return index < kept_.size() ? kept_[index].told : nullptr;
 }
 
 void WriteEvents(const History::Entry& entry, Events& out) {
@@ -85,12 +107,12 @@ std::optional<IotlbBatch> BatchSince(const History& history, Revision from, Revi
     }
   };
   for (Revision r(from.value() + 1); r <= to; r = Revision(r.value() + 1)) {
-    const std::shared_ptr<const History::Entry> entry = history.Find(r);
-    if (entry == nullptr) return std::nullopt;
-    for (const MappingChange& change : entry->effect.mappings) {
+    const History::ToldPtr told = history.Find(r);
+    if (told == nullptr) return std::nullopt;
+    for (const MappingChange& change : told->entry().effect.mappings) {
       take(change.mapping, change.kind == MappingChange::Kind::kMapped);
     }
-    for (const v1::Event& event : entry->events) {
+    for (const v1::Event& event : told->entry().events) {
       if (!event.has_mapped() && !event.has_unmapped()) continue;
       const std::optional<Mapping> mapping =
           ReadMapping(event.has_mapped() ? event.mapped() : event.unmapped());
@@ -110,17 +132,15 @@ std::optional<IotlbBatch> BatchSince(const History& history, Revision from, Revi
   return IotlbBatch::FromChange(by_iova(removed), by_iova(added));
 }
 
-std::vector<std::shared_ptr<const v1::WatchResponse>> WatchMessages(Revision revision,
-                                                                    std::vector<v1::Event> events) {
-  std::vector<std::shared_ptr<const v1::WatchResponse>> messages;
+std::vector<v1::WatchResponse> WatchMessages(Revision revision, std::vector<v1::Event> events) {
+  std::vector<v1::WatchResponse> messages;
   size_t begin = 0;
   do {
-    auto message = std::make_shared<v1::WatchResponse>();
-    message->set_revision(revision.value());
+    v1::WatchResponse& message = messages.emplace_back();
+    message.set_revision(revision.value());
     const size_t end = std::min(events.size(), begin + kEventsAMessage);
-    for (size_t i = begin; i < end; ++i) message->add_events()->Swap(&events[i]);
-    message->set_more(end < events.size());
-    messages.push_back(std::move(message));
+    for (size_t i = begin; i < end; ++i) message.add_events()->Swap(&events[i]);
+    message.set_more(end < events.size());
     begin = end;
   } while (begin < events.size());
   return messages;

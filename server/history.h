@@ -2,7 +2,9 @@
 //
 // Purpose. A watcher that lost its stream goes on where it was, without gap or
 // repeat, as long as what it missed is kept. What is kept is bounded by age, number
-// and bytes; from where one can still watch is the compact revision.
+// and bytes; from where one can still watch is the compact revision. It is kept as
+// what watchers are told, so that those who come back and those who stayed get the
+// same bytes.
 //
 // Thread safety. Thread-compatible: used under the space's lock. Entries are
 // immutable and may be read without it.
@@ -23,8 +25,12 @@
 #include "core/iotlb_batch.h"
 #include "core/types.h"
 #include "iovad/v1/address_space.pb.h"
+#include "server/watch_hub.h"
 
 namespace iovad {
+
+// Events in one message of a watch.
+inline constexpr size_t kEventsAMessage = 1000;
 
 class History {
  public:
@@ -40,27 +46,38 @@ class History {
     std::vector<v1::Event> events = {};
   };
 
+  class Told final : public Notice {
+   public:
+    Told(Revision revision, Entry entry);
+    const Entry& entry() const { return entry_; }
+
+   private:
+    std::vector<grpc::ByteBuffer> Make() const override;
+
+    const Entry entry_;
+  };
+  using ToldPtr = std::shared_ptr<const Told>;
+
   // Of a space that is at `revision`, before which nothing is known.
   History(Bounds bounds, Revision revision)
       : bounds_(bounds), first_(Revision(revision.value() + 1)) {}
 
   const Bounds& bounds() const { return bounds_; }
 
-  // Of the revision after the newest.
-  void Add(Entry entry, absl::Time now);
+  // Of the revision after the newest; returns it.
+  ToldPtr Add(Revision revision, Entry entry, absl::Time now);
 
   // The earliest revision that is kept; the one after the newest when none is.
   Revision first() const { return first_; }
   uint64_t size() const { return kept_.size(); }
   uint64_t bytes() const { return bytes_; }
   // Null when it is not kept.
-  std::shared_ptr<const Entry> Find(Revision revision) const;
+  ToldPtr Find(Revision revision) const;
 
  private:
   struct Kept {
-    std::shared_ptr<const Entry> entry;
+    ToldPtr told;
     absl::Time time;
-    uint64_t bytes;
   };
   bool MayDropOldest(absl::Time now) const;
 
@@ -79,8 +96,7 @@ std::vector<v1::Event> EventsOf(const History::Entry& entry);
 std::optional<IotlbBatch> BatchSince(const History& history, Revision from, Revision to);
 
 // Events of one revision as messages of at most `kEventsAMessage`.
-std::vector<std::shared_ptr<const v1::WatchResponse>> WatchMessages(Revision revision,
-                                                                    std::vector<v1::Event> events);
+std::vector<v1::WatchResponse> WatchMessages(Revision revision, std::vector<v1::Event> events);
 
 }  // namespace iovad
 

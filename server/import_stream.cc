@@ -2,7 +2,6 @@
 
 #include <google/protobuf/arena.h>
 #include <grpcpp/alarm.h>
-#include <grpcpp/support/proto_buffer_reader.h>
 
 #include <chrono>
 #include <memory>
@@ -14,8 +13,8 @@
 #include "core/error.h"
 #include "core/name.h"
 #include "iovad/v1/migration.pb.h"
+#include "server/byte_buffer.h"
 #include "server/call.h"
-#include "server/export_stream.h"
 #include "server/import_records.h"
 #include "server/memory_bindings.h"
 #include "server/space_import.h"
@@ -109,8 +108,7 @@ class ImportStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
   absl::Status Take() {
     google::protobuf::Arena arena;
     auto* const request = google::protobuf::Arena::CreateMessage<v1::ImportSpaceRequest>(&arena);
-    grpc::ProtoBufferReader reader(&message_);
-    if (!reader.status().ok() || !request->ParseFromZeroCopyStream(&reader)) {
+    if (!ParseBytes(message_, *request).ok()) {
       return MakeError({.reason = Reason::kExportCorrupt},
                        absl::StrCat(where_, "a message of the import cannot be understood"));
     }

@@ -3,11 +3,11 @@
 #define IOVAD_SERVER_RAW_CALL_H_
 
 #include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/proto_buffer_reader.h>
 
 #include <memory>
 
 #include "absl/status/status.h"
+#include "server/byte_buffer.h"
 #include "server/call.h"
 #include "server/server_context.h"
 
@@ -32,11 +32,8 @@ grpc::ServerUnaryReactor* ServeRaw(ServerContext& context, grpc::CallbackServerC
     return call.reactor();
   }
   auto exchange = std::make_shared<RawExchange<Request, Response>>();
-  grpc::ByteBuffer bytes(*in);
-  grpc::ProtoBufferReader reader(&bytes);
-  if (!reader.status().ok() || !exchange->request.ParseFromZeroCopyStream(&reader)) {
-    // What gRPC itself answers to a message that it cannot parse.
-    call.Finish(absl::InternalError("the request is not a message of the right kind"));
+  if (absl::Status s = ParseBytes(*in, exchange->request); !s.ok()) {
+    call.Finish(s);
     return call.reactor();
   }
   serve(exchange, [call, exchange, out](const absl::Status& status) {

@@ -3,12 +3,14 @@
 #include <atomic>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "core/error.h"
 #include "core/name.h"
 #include "server/attachment_change.h"
+#include "server/byte_buffer.h"
 
 namespace iovad {
 namespace {
@@ -25,6 +27,21 @@ absl::Status CheckName(const char* kind, const std::string& name) {
                                 "letter or digit at both ends"));
 }
 
+// What happened to the spaces, as their watchers are told it.
+class SpacesNotice final : public Notice {
+ public:
+  explicit SpacesNotice(v1::WatchSpacesResponse message)
+      : Notice(Revision(), {.bytes = message.SpaceUsedLong() + message.ByteSizeLong()}),
+        message_(std::move(message)) {}
+
+ private:
+  std::vector<grpc::ByteBuffer> Make() const override {
+    return {ToByteBuffer(message_.SerializeAsString())};
+  }
+
+  const v1::WatchSpacesResponse message_;
+};
+
 template <typename T>
 std::vector<std::shared_ptr<T>> After(const std::map<std::string, std::shared_ptr<T>>& all,
                                       const std::string& after, size_t most) {
@@ -40,17 +57,22 @@ std::vector<std::shared_ptr<T>> After(const std::map<std::string, std::shared_pt
 Registry::Registry(const Limits& limits, State& state)
     : limits_(limits),
       state_(state),
+      hub_(std::make_shared<WatchHub>(WatchHub::Bounds{.messages = limits.watcher_queue_events,
+                                                       .bytes = limits.watcher_queue_bytes},
+                                      watch_thread_,
+                                      "the watcher of spaces fell too far behind; watch again")),
       request_log_({.age = absl::FromChrono(limits.request_id_ttl),
                     .count = limits.max_request_ids,
                     .bytes = limits.request_id_bytes}) {}
 
 std::shared_ptr<Space> Registry::MakeSpace(SpaceOptions options, Space::Identity identity) {
-  auto space = std::make_shared<Space>(std::move(options), std::move(identity), limits_, state_);
+  auto space = std::make_shared<Space>(std::move(options), std::move(identity), limits_, state_,
+                                       watch_thread_);
   // Not the space itself: it would keep itself alive.
   space->OnChanged([this, raw = space.get()] { SpaceChanged(*raw); });
   space->OnMappingsChanged([this, weak = std::weak_ptr<Space>(space),
                             pending = std::make_shared<std::atomic<bool>>(false)] {
-    if (!hub_.has_watchers() || pending->exchange(true)) return;
+    if (!hub_->has_watchers() || pending->exchange(true)) return;
     announcer_.Run(TaskThread::MayBlock::kYes, [this, weak, pending] {
       announcer_.Sleep(kAnnouncePause);
       pending->store(false);
@@ -77,6 +99,7 @@ absl::StatusOr<std::shared_ptr<Space>> Registry::CreateSpace(
   identity.number = state_.NewSpaceNumber();
   const std::shared_ptr<Space> space = MakeSpace(std::move(options), std::move(identity));
 
+  const absl::Cleanup wake = [this] { hub_->Wake(); };
   const MutexLock lock(mu_);
   if (spaces_.contains(name)) {
     return MakeError({.reason = Reason::kNameTaken},
@@ -155,27 +178,28 @@ void Registry::RemoveSpace(const Space& space) {
     spaces_.erase(it);
     Announce(std::move(event));
   }
+  hub_->Wake();
   const absl::Status deleted = MakeError({.reason = Reason::kSpaceNotFound},
                                          absl::StrCat("space '", space.name(), "' was deleted"));
   for (const PushTarget& target : released) target.device->Released(target.asid, deleted);
 }
 
-void Registry::WatchSpaces(const std::shared_ptr<SpacesWatcher>& watcher) {
+Registry::SpacesWatchStart Registry::WatchSpaces(std::function<void()> wake) {
+  SpacesWatchStart start;
   const MutexLock lock(mu_);
   // Before the spaces are looked at, so that none changes in between unnoticed;
   // what is announced waits for the lock.
-  hub_.Subscribe(watcher);
+  start.watcher = hub_->Subscribe(std::move(wake));
+  start.snapshot.reserve(spaces_.size() + 1);
   for (const auto& [name, space] : spaces_) {
-    auto event = std::make_shared<v1::WatchSpacesResponse>();
-    space->Describe(*event->mutable_created());
-    watcher->Offer(std::move(event));
+    space->Describe(*start.snapshot.emplace_back().mutable_created());
   }
-  auto end = std::make_shared<v1::WatchSpacesResponse>();
-  end->set_snapshot_end(true);
-  watcher->Offer(std::move(end));
+  start.snapshot.emplace_back().set_snapshot_end(true);
+  return start;
 }
 
 void Registry::SpaceChanged(const Space& space) {
+  const absl::Cleanup wake = [this] { hub_->Wake(); };
   const MutexLock lock(mu_);
   // Deleted meanwhile: that has been announced.
   const auto it = spaces_.find(space.name());
@@ -186,10 +210,7 @@ void Registry::SpaceChanged(const Space& space) {
 }
 
 void Registry::Announce(v1::WatchSpacesResponse event) {
-  if (!hub_.has_watchers()) return;
-  hub_.Publish(std::make_shared<const v1::WatchSpacesResponse>(std::move(event)),
-               MakeError({.reason = Reason::kWatcherTooSlow},
-                         "the watcher of spaces fell too far behind; watch again"));
+  if (hub_->has_watchers()) hub_->Publish(std::make_shared<const SpacesNotice>(std::move(event)));
 }
 
 absl::Status Registry::CheckNewDevice(const std::string& name) const {

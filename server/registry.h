@@ -15,6 +15,7 @@
 #define IOVAD_SERVER_REGISTRY_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -33,8 +34,6 @@
 #include "server/watch_hub.h"
 
 namespace iovad {
-
-using SpacesWatcher = Watcher<v1::WatchSpacesResponse>;
 
 class Registry {
  public:
@@ -69,9 +68,14 @@ class Registry {
   // Drops a space that its writer has ended, and its claims.
   void RemoveSpace(const Space& space) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Subscribes a watcher, and gives it what there is now.
-  void WatchSpaces(const std::shared_ptr<SpacesWatcher>& watcher) ABSL_LOCKS_EXCLUDED(mu_);
-  void UnwatchSpaces(const std::shared_ptr<SpacesWatcher>& watcher) { hub_.Unsubscribe(watcher); }
+  const std::shared_ptr<WatchHub>& hub() const { return hub_; }
+  // Subscribes a watcher to what happens after what this returns: the spaces that there
+  // are. `wake` is the hub's.
+  struct SpacesWatchStart {
+    std::shared_ptr<WatchHub::Watcher> watcher;
+    std::vector<v1::WatchSpacesResponse> snapshot;
+  };
+  SpacesWatchStart WatchSpaces(std::function<void()> wake) ABSL_LOCKS_EXCLUDED(mu_);
 
   // ---- Devices
 
@@ -117,16 +121,19 @@ class Registry {
   // Forgets a device that came with its owner, if nobody claims it any more.
   void DropIfUnclaimed(const std::string& device) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SpaceChanged(const Space& space) ABSL_LOCKS_EXCLUDED(mu_);
+  // Publishes it; the hub is to be woken when the lock is gone.
   void Announce(v1::WatchSpacesResponse event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Limits limits_;
   State& state_;
+  // Wakes the watchers of spaces, and of each space.
+  TaskThread watch_thread_;
+  const std::shared_ptr<WatchHub> hub_;
   mutable Mutex mu_;
   std::map<std::string, std::shared_ptr<Space>> spaces_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, std::shared_ptr<Device>> devices_ ABSL_GUARDED_BY(mu_);
   // (device, ASID) → space.
   std::map<std::pair<std::string, Asid>, std::string> claims_ ABSL_GUARDED_BY(mu_);
-  WatchHub<v1::WatchSpacesResponse> hub_;
   RequestLog request_log_;
   // Tells of changed mappings, whose spaces are locked when they change. Last, so
   // that it ends first.

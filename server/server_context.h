@@ -14,7 +14,6 @@
 #include "server/handle_store.h"
 #include "server/registry.h"
 #include "server/state.h"
-#include "server/task_thread.h"
 
 namespace iovad {
 
@@ -42,8 +41,6 @@ struct ServerContext {
   const std::string epoch = state.epoch();
   // Watch and WatchSpaces streams that are open.
   std::atomic<uint64_t> watchers = 0;
-  // Writes to watchers' streams, so that publishers only queue.
-  TaskThread watch_thread;
 };
 
 }  // namespace iovad

@@ -327,7 +327,7 @@ std::vector<Setting> LimitSettings() {
       Number("writer-queue", &Limits::writer_queue, 1, 1'000'000,
              "requests waiting for one space's writer"),
       Number("watcher-queue-events", &Limits::watcher_queue_events, 1, 16 * kMiB,
-             "events that one watcher may be behind"),
+             "messages that one watcher may be behind"),
       Number("watcher-queue-bytes", &Limits::watcher_queue_bytes, 64 * 1024, 4 * kGiB,
              "bytes that one watcher may be behind"),
       Number("max-open-snapshots", &Limits::max_open_snapshots, 1, 4096,

@@ -19,7 +19,8 @@ constexpr uint32_t kMaxPage = 10'000;
 
 }  // namespace
 
-Space::Space(SpaceOptions options, Identity identity, const Limits& limits, State& state)
+Space::Space(SpaceOptions options, Identity identity, const Limits& limits, State& state,
+             TaskThread& watch_thread)
     : name_(options.name),
       prefix_(absl::StrCat("space '", options.name, "': ")),
       requested_range_(options.range),
@@ -35,6 +36,13 @@ Space::Space(SpaceOptions options, Identity identity, const Limits& limits, Stat
                 .revisions = limits.history_revisions,
                 .bytes = limits.history_bytes},
                core_.revision()),
+      hub_(std::make_shared<WatchHub>(
+          WatchHub::Bounds{.messages = limits.watcher_queue_events,
+                           .bytes = limits.watcher_queue_bytes},
+          watch_thread,
+          absl::StrCat(prefix_,
+                       "the watcher fell too far behind; watch again, from the revision "
+                       "after the last one that it got"))),
       request_log_({.age = absl::FromChrono(limits.request_id_ttl),
                     .count = limits.max_request_ids,
                     .bytes = limits.request_id_bytes}),
@@ -228,8 +236,7 @@ void Space::PublishAndCommit(Revision revision, std::vector<v1::Event> events) {
 }
 
 void Space::Remember(Revision revision, History::Entry entry, absl::Time now) {
-  if (hub_.has_watchers()) Publish(revision, EventsOf(entry));
-  history_.Add(std::move(entry), now);
+  hub_->Publish(history_.Add(revision, std::move(entry), now));
 }
 
 void Space::CommitCore() {
@@ -243,22 +250,16 @@ void Space::CommitCore() {
 }
 
 void Space::Publish(Revision revision, std::vector<v1::Event> events) {
-  if (!hub_.has_watchers()) return;
-  const absl::Status too_slow = MakeError(
-      {.reason = Reason::kWatcherTooSlow, .current_revision = revision},
-      absl::StrCat(prefix_, "the watcher fell too far behind at revision ", revision.value(),
-                   "; watch again, from the revision after the last "
-                   "one that it got"));
-  for (const auto& message : WatchMessages(revision, std::move(events))) {
-    hub_.Publish(message, too_slow);
-  }
+  if (!hub_->has_watchers()) return;
+  hub_->Publish(std::make_shared<const History::Told>(
+      revision, History::Entry{.effect = {}, .events = std::move(events)}));
 }
 
-absl::StatusOr<Space::WatchStart> Space::Subscribe(std::shared_ptr<SpaceWatcher> watcher,
+absl::StatusOr<Space::WatchStart> Space::Subscribe(std::function<void()> wake,
                                                    std::optional<Revision> from) {
   const WriterLock lock(mu_);
   if (deleted_) return NotFound();
-  WatchStart start{.revision = core_.revision(), .first_events = {}};
+  WatchStart start{.watcher = {}, .revision = core_.revision(), .first_events = {}};
   if (from.has_value()) {
     if (*from < history_.first()) return Compacted(*from);
   } else {
@@ -270,7 +271,7 @@ absl::StatusOr<Space::WatchStart> Space::Subscribe(std::shared_ptr<SpaceWatcher>
       Write(a, *start.first_events.emplace_back().mutable_attached());
     }
   }
-  hub_.Subscribe(std::move(watcher));
+  start.watcher = hub_->Subscribe(std::move(wake));
   return start;
 }
 
@@ -284,11 +285,11 @@ absl::Status Space::Compacted(Revision revision) const {
                                 ", or 0 for a snapshot first"));
 }
 
-absl::StatusOr<std::shared_ptr<const History::Entry>> Space::Recall(Revision revision) const {
+absl::StatusOr<NoticePtr> Space::Recall(Revision revision) const {
   const ReaderLock lock(mu_);
-  std::shared_ptr<const History::Entry> entry = history_.Find(revision);
-  if (entry == nullptr) return Compacted(revision);
-  return entry;
+  NoticePtr told = history_.Find(revision);
+  if (told == nullptr) return Compacted(revision);
+  return told;
 }
 
 void Space::Unpin(Revision revision) {

@@ -45,6 +45,7 @@
 #include "server/space_writer.h"
 #include "server/state.h"
 #include "server/state_records.h"
+#include "server/task_thread.h"
 #include "server/watch_hub.h"
 
 namespace iovad {
@@ -80,8 +81,6 @@ struct Attachment {
   bool attaching = false;
 };
 
-using SpaceWatcher = Watcher<v1::WatchResponse>;
-
 using Labels = std::map<std::string, std::string>;
 
 class Space : public std::enable_shared_from_this<Space> {
@@ -99,8 +98,9 @@ class Space : public std::enable_shared_from_this<Space> {
     bool unfinished = false;
   };
 
-  // `state` outlives it.
-  Space(SpaceOptions options, Identity identity, const Limits& limits, State& state);
+  // `state` and `watch_thread` outlive it.
+  Space(SpaceOptions options, Identity identity, const Limits& limits, State& state,
+        TaskThread& watch_thread);
   Space(const Space&) = delete;
   Space& operator=(const Space&) = delete;
 
@@ -232,21 +232,20 @@ class Space : public std::enable_shared_from_this<Space> {
 
   // ---- Watching
 
-  // Subscribes a watcher to every revision after the one that this returns. Without
-  // `from`, that one is pinned, for a snapshot; else what happened from there on can
-  // be recalled. REVISION_COMPACTED when it is not kept.
+  const std::shared_ptr<WatchHub>& hub() const { return hub_; }
+  // Subscribes a watcher to every revision after the one that this returns; `wake` is
+  // the hub's. Without `from`, that one is pinned, for a snapshot; else what happened
+  // from there on can be recalled. REVISION_COMPACTED when it is not kept.
   struct WatchStart {
+    std::shared_ptr<WatchHub::Watcher> watcher;
     Revision revision;
     std::vector<v1::Event> first_events;  // queues and attachments, when pinned
   };
-  absl::StatusOr<WatchStart> Subscribe(std::shared_ptr<SpaceWatcher> watcher,
-                                       std::optional<Revision> from) ABSL_LOCKS_EXCLUDED(mu_);
-  // What a past revision did. REVISION_COMPACTED.
-  absl::StatusOr<std::shared_ptr<const History::Entry>> Recall(Revision revision) const
+  absl::StatusOr<WatchStart> Subscribe(std::function<void()> wake, std::optional<Revision> from)
       ABSL_LOCKS_EXCLUDED(mu_);
-  void Unsubscribe(const std::shared_ptr<SpaceWatcher>& watcher) { hub_.Unsubscribe(watcher); }
+  // What a past revision did. REVISION_COMPACTED.
+  absl::StatusOr<NoticePtr> Recall(Revision revision) const ABSL_LOCKS_EXCLUDED(mu_);
   void Unpin(Revision revision) ABSL_LOCKS_EXCLUDED(mu_);
-  uint64_t watcher_count() const { return hub_.count(); }
 
   // What the server at large is told: something in `Describe` other than
   // mappings changed. Set once, before the space is used.
@@ -340,7 +339,9 @@ class Space : public std::enable_shared_from_this<Space> {
   // Hands IOVAs out again that were set aside, once no attachment needs that.
   void ReleaseQuarantine() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Attachment* FindAttachment(const PushTarget& target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Called without the lock after what was published under it.
   void NotifyChanged() const {
+    hub_->Wake();
     if (on_changed_) on_changed_();
   }
   static void Write(const Attachment& attachment, v1::Attachment& out);
@@ -379,7 +380,7 @@ class Space : public std::enable_shared_from_this<Space> {
   };
   Kept kept_ ABSL_GUARDED_BY(mu_);
 
-  WatchHub<v1::WatchResponse> hub_;
+  const std::shared_ptr<WatchHub> hub_;
   RequestLog request_log_;
   std::function<void()> on_changed_;
   std::function<void()> on_mappings_changed_;

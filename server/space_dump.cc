@@ -113,22 +113,21 @@ std::string DumpSpace(const Space& space, uint64_t max_bytes) {
 
 std::string FormatStats(const ServerNumbers& numbers,
                         const std::vector<std::shared_ptr<Space>>& spaces,
-                        const std::vector<std::shared_ptr<Device>>& devices) {
+                        const std::vector<std::shared_ptr<Device>>& devices, WatchHub& spaces_hub) {
   std::string out =
       absl::StrFormat("uptime %s   requests running %d   watchers %d\n\n",
                       absl::FormatDuration(absl::Trunc(numbers.uptime, absl::Seconds(1))),
                       numbers.requests, numbers.watchers);
-  absl::StrAppendFormat(&out, "%-24s %10s %10s %10s %10s %10s %10s %9s %8s\n", "space", "revision",
-                        "mappings", "changes", "refused", "batches", "coalesced", "failures",
-                        "watchers");
+  absl::StrAppendFormat(&out, "%-24s %10s %10s %10s %10s %10s %10s %9s\n", "space", "revision",
+                        "mappings", "changes", "refused", "batches", "coalesced", "failures");
   for (const auto& space : spaces) {
     const Space::Counters& c = space->counters();
     const auto [revision, mappings] = space->Read([](const AddressSpace& core) {
       return std::pair(core.revision().value(), core.mapping_count());
     });
-    absl::StrAppendFormat(&out, "%-24s %10d %10d %10d %10d %10d %10d %9d %8d\n", space->name(),
+    absl::StrAppendFormat(&out, "%-24s %10d %10d %10d %10d %10d %10d %9d\n", space->name(),
                           revision, mappings, c.changes.load(), c.refused.load(), c.batches.load(),
-                          c.coalesced.load(), c.undo_failed.load(), space->watcher_count());
+                          c.coalesced.load(), c.undo_failed.load());
   }
   absl::StrAppendFormat(&out, "\n%-24s %10s %10s %10s\n", "device", "messages", "batches",
                         "errors");
@@ -137,6 +136,16 @@ std::string FormatStats(const ServerNumbers& numbers,
     absl::StrAppendFormat(&out, "%-24s %10d %10d %10d\n", device->name(), c.updates.load(),
                           c.batches.load(), c.errors.load());
   }
+  // What was told, made into bytes once for all watchers, and sent to each.
+  absl::StrAppendFormat(&out, "\n%-24s %10s %10s %10s %10s\n", "watched", "watchers", "serialised",
+                        "sent", "too slow");
+  const auto row = [&out](const std::string& name, WatchHub& hub) {
+    const WatchCounters& c = hub.counters();
+    absl::StrAppendFormat(&out, "%-24s %10d %10d %10d %10d\n", name, hub.count(),
+                          c.serialised.load(), c.sent.load(), c.too_slow.load());
+  };
+  for (const auto& space : spaces) row(space->name(), *space->hub());
+  row("(all spaces)", spaces_hub);
   return out;
 }
 

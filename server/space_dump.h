@@ -23,9 +23,10 @@ struct ServerNumbers {
   uint64_t requests = 0;
   uint64_t watchers = 0;
 };
+// `spaces_hub` is that of WatchSpaces.
 std::string FormatStats(const ServerNumbers& numbers,
                         const std::vector<std::shared_ptr<Space>>& spaces,
-                        const std::vector<std::shared_ptr<Device>>& devices);
+                        const std::vector<std::shared_ptr<Device>>& devices, WatchHub& spaces_hub);
 
 }  // namespace iovad
 

@@ -103,8 +103,8 @@ void Space::WriteState(store::WriteBatch& batch) {
   }
   const absl::Time now = absl::Now();
   const Revision first = std::max(history_.first(), Revision(kept_.history.value() + 1));
-  for (Revision r = first; const auto entry = history_.Find(r); r = Revision(r.value() + 1)) {
-    WriteHistory(r, *entry, now, batch);
+  for (Revision r = first; const auto told = history_.Find(r); r = Revision(r.value() + 1)) {
+    WriteHistory(r, told->entry(), now, batch);
     kept_.history = r;
   }
   if (kept_.first_history < history_.first()) {
@@ -305,7 +305,9 @@ absl::Status Space::RestoreHistory(const record::SpaceRecord& record, store::Sna
   if (!read.ok() || !status.ok()) return read;
   if (next != record.revision() + 1) entries.clear();
   history_ = History(history_.bounds(), Revision(record.revision() - entries.size()));
-  for (auto& [entry, time] : entries) history_.Add(std::move(entry), time);
+  for (auto& [entry, time] : entries) {
+    history_.Add(Revision(history_.first().value() + history_.size()), std::move(entry), time);
+  }
   kept_.history = Revision(record.revision());
   kept_.first_history = history_.first();
   return absl::OkStatus();

@@ -301,6 +301,7 @@ void SpaceWriter::Answer(Space& space, std::vector<Planned> planned) {
         .fetch_add(1, std::memory_order_relaxed);
     p.change->Finish(p.status);
   }
+  space.hub_->Wake();
 }
 
 }  // namespace iovad

@@ -76,6 +76,7 @@ class SpaceWriter {
   // Nothing of the group stands, because of `why`: each is run again alone, if that
   // may help, or answered.
   void Fail(const GroupPtr& group, const absl::Status& why, bool retry);
+  // Then has watchers told: whoever asked need not wait for that.
   static void Answer(Space& space, std::vector<Planned> planned);
   // What was in flight has ended.
   void Ended();

@@ -1,18 +1,32 @@
-// Hands a space's events to everybody who watches it.
+// Hands what happens to everybody who watches it: the changes of a space, or the
+// coming and going of spaces.
 //
-// Purpose. One message for each revision, shared by all watchers; each watcher
-// has a bounded queue and is ended when it falls too far behind, so that a slow
-// one costs nobody else anything.
+// Purpose. What happens is put once into a log that all watchers share; each has a
+// place in it and takes what comes next when its stream can. So a publisher's work
+// does not grow with the number of watchers, and what they are sent is made into bytes
+// once for all of them. The log is bounded: whose place has dropped out of it is too
+// slow, and costs nobody else anything.
 //
-// Thread safety. All of it. `Publish` is called by a space's writer only, in the
-// order of revisions.
+// Thread safety. All of it. `Publish` is called by one publisher at a time, in the
+// order of what happened, and under the lock that keeps that order: it only appends.
+// Whoever published calls `Wake` when that lock is gone, and has answered first.
 //
 // Invariants.
-//  1. A watcher gets every message that is published while it is subscribed, in
-//     order, until it ends.
-//  2. Once it has ended, nothing is queued for it any more.
+//  1. A watcher gets every notice that is published while it is subscribed, in order,
+//     until it ends.
+//  2. A notice leaves the log when the last watcher whose turn it is has taken it, or
+//     when the log is beyond its bounds; the newest stays, however large it is.
+//  3. A notice is made into bytes once at most.
+//
+// Example:
+//   auto watcher = hub->Subscribe([stream] { stream->Pump(); });
+//   hub->Publish(notice);
+//   hub->Wake();                        // calls Pump, on the watch thread
+//   auto next = hub->Take(*watcher);    // null: nothing yet
 #ifndef IOVAD_SERVER_WATCH_HUB_H_
 #define IOVAD_SERVER_WATCH_HUB_H_
+
+#include <grpcpp/support/byte_buffer.h>
 
 #include <atomic>
 #include <cstddef>
@@ -20,122 +34,130 @@
 #include <deque>
 #include <functional>
 #include <memory>
-#include <optional>
+#include <mutex>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "core/mutex.h"
-#include "iovad/v1/address_space.pb.h"
+#include "core/types.h"
+#include "server/task_thread.h"
 
 namespace iovad {
 
-// Events in one message of a watch.
-inline constexpr size_t kEventsAMessage = 1000;
+struct WatchCounters {
+  std::atomic<uint64_t> serialised = 0;  // notices made into bytes
+  std::atomic<uint64_t> sent = 0;        // messages, to all watchers together
+  std::atomic<uint64_t> too_slow = 0;    // watchers that ended so
+};
 
-// `Message` is what is streamed: v1::WatchResponse or v1::WatchSpacesResponse.
-template <typename Message>
-class Watcher {
+// Something that all watchers are told, in one message or several.
+//
+// Thread safety. Immutable; the first who needs the messages makes them.
+class Notice {
  public:
-  using MessagePtr = std::shared_ptr<const Message>;
+  struct Size {
+    uint64_t messages = 1;
+    // About what it takes up, with its messages.
+    uint64_t bytes = 0;
+  };
+  Notice(Revision revision, Size size) : revision_(revision), size_(size) {}
+  virtual ~Notice() = default;
+  Notice(const Notice&) = delete;
+  Notice& operator=(const Notice&) = delete;
+
+  // Of the space; 0 when it is not about one.
+  Revision revision() const { return revision_; }
+  const Size& size() const { return size_; }
+  // As they are sent; at least one.
+  const std::vector<grpc::ByteBuffer>& Messages(WatchCounters& counters) const;
+
+ private:
+  virtual std::vector<grpc::ByteBuffer> Make() const = 0;
+
+  const Revision revision_;
+  const Size size_;
+  mutable std::once_flag once_;
+  mutable std::vector<grpc::ByteBuffer> messages_;
+};
+using NoticePtr = std::shared_ptr<const Notice>;
+
+class WatchHub : public std::enable_shared_from_this<WatchHub> {
+ public:
   struct Bounds {
     uint64_t messages;
     uint64_t bytes;
   };
 
-  // `on_ready` is called, on the publisher's thread, when something can be taken
-  // that could not before. It must not block.
-  Watcher(Bounds bounds, std::function<void()> on_ready)
-      : bounds_(bounds), on_ready_(std::move(on_ready)) {}
+  // A place in the log.
+  class Watcher {
+   public:
+    explicit Watcher(std::function<void()> wake) : wake_(std::move(wake)) {}
 
-  // The next message; null when there is none yet. After the last one of an
-  // ended watcher, null with `end` set.
-  MessagePtr Take(std::optional<absl::Status>& end) {
-    const MutexLock lock(mu_);
-    if (queue_.empty()) {
-      end = end_;
-      return nullptr;
-    }
-    MessagePtr message = std::move(queue_.front());
-    queue_.pop_front();
-    bytes_ -= message->ByteSizeLong();
-    return message;
-  }
+   private:
+    friend class WatchHub;
+    const std::function<void()> wake_;
+    uint64_t next_ = 0;  // guarded by the hub's mutex
+  };
 
-  // False when it is too far behind.
-  bool Offer(const MessagePtr& message) {
-    {
-      const MutexLock lock(mu_);
-      if (end_.has_value()) return true;
-      const uint64_t bytes = message->ByteSizeLong();
-      if (queue_.size() >= bounds_.messages || bytes_ + bytes > bounds_.bytes) return false;
-      queue_.push_back(message);
-      bytes_ += bytes;
-    }
-    on_ready_();
-    return true;
-  }
+  // `thread` wakes watchers and outlives the hub; `too_slow` is what one is told that
+  // is.
+  WatchHub(Bounds bounds, TaskThread& thread, std::string too_slow)
+      : bounds_(bounds), thread_(thread), too_slow_(std::move(too_slow)) {}
 
-  // What is queued is still delivered.
-  void End(absl::Status status) {
-    {
-      const MutexLock lock(mu_);
-      if (end_.has_value()) return;
-      end_ = std::move(status);
-    }
-    on_ready_();
-  }
+  // A watcher of everything that is published from now on. `wake` is called on the
+  // hub's thread when there may be something to take; it must not block.
+  std::shared_ptr<Watcher> Subscribe(std::function<void()> wake) ABSL_LOCKS_EXCLUDED(mu_);
+  void Unsubscribe(const std::shared_ptr<Watcher>& watcher) ABSL_LOCKS_EXCLUDED(mu_);
 
- private:
-  const Bounds bounds_;
-  const std::function<void()> on_ready_;
-  Mutex mu_;
-  std::deque<MessagePtr> queue_ ABSL_GUARDED_BY(mu_);
-  uint64_t bytes_ ABSL_GUARDED_BY(mu_) = 0;
-  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mu_);
-};
-
-template <typename Message>
-class WatchHub {
- public:
-  using WatcherPtr = std::shared_ptr<Watcher<Message>>;
-
-  void Subscribe(WatcherPtr watcher) {
-    const MutexLock lock(mu_);
-    watchers_.push_back(std::move(watcher));
-    count_.store(watchers_.size(), std::memory_order_release);
-  }
-
-  void Unsubscribe(const WatcherPtr& watcher) {
-    const MutexLock lock(mu_);
-    std::erase(watchers_, watcher);
-    count_.store(watchers_.size(), std::memory_order_release);
-  }
-
-  // Whether anybody would get a message: saves making it.
+  // Whether anybody would be told: saves making a notice.
   bool has_watchers() const { return count_.load(std::memory_order_acquire) != 0; }
   uint64_t count() const { return count_.load(std::memory_order_acquire); }
 
-  // `too_slow` is what a watcher ends with when it cannot take the message.
-  void Publish(const std::shared_ptr<const Message>& message, const absl::Status& too_slow) {
-    for (const WatcherPtr& watcher : Watchers()) {
-      if (!watcher->Offer(message)) watcher->End(too_slow);
-    }
-  }
+  void Publish(NoticePtr notice) ABSL_LOCKS_EXCLUDED(mu_);
+  // Has the watchers woken, if anything was published since they were last.
+  void Wake() ABSL_LOCKS_EXCLUDED(mu_);
+  // Nothing is published any more: watchers end with `status` when they have taken
+  // everything.
+  void EndAll(absl::Status status) ABSL_LOCKS_EXCLUDED(mu_);
 
-  void EndAll(const absl::Status& status) {
-    for (const WatcherPtr& watcher : Watchers()) watcher->End(status);
-  }
+  // What comes next for a watcher; null when there is nothing yet. An error when it has
+  // ended: WATCHER_TOO_SLOW, or that of `EndAll`.
+  absl::StatusOr<NoticePtr> Take(Watcher& watcher) ABSL_LOCKS_EXCLUDED(mu_);
+
+  WatchCounters& counters() { return counters_; }
 
  private:
-  // A copy, so that a watcher may unsubscribe from inside its callback.
-  std::vector<WatcherPtr> Watchers() const {
-    const MutexLock lock(mu_);
-    return watchers_;
-  }
+  struct Logged {
+    NoticePtr notice;
+    // Watchers whose turn it is.
+    uint64_t waiting;
+  };
+
+  uint64_t End() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return first_ + log_.size(); }
+  void DropFirst() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void DropTaken() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void WakeNow() ABSL_LOCKS_EXCLUDED(mu_);
+
+  const Bounds bounds_;
+  TaskThread& thread_;
+  const std::string too_slow_;
+  WatchCounters counters_;
+  std::atomic<uint64_t> count_ = 0;
 
   mutable Mutex mu_;
-  std::vector<WatcherPtr> watchers_ ABSL_GUARDED_BY(mu_);
-  std::atomic<uint64_t> count_ = 0;
+  std::vector<std::shared_ptr<Watcher>> watchers_ ABSL_GUARDED_BY(mu_);
+  std::deque<Logged> log_ ABSL_GUARDED_BY(mu_);
+  uint64_t first_ ABSL_GUARDED_BY(mu_) = 0;     // the number of log_.front()
+  uint64_t waiting_ ABSL_GUARDED_BY(mu_) = 0;   // watchers that have taken everything
+  uint64_t messages_ ABSL_GUARDED_BY(mu_) = 0;  // in log_
+  uint64_t bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  Revision newest_ ABSL_GUARDED_BY(mu_);
+  absl::Status end_ ABSL_GUARDED_BY(mu_);
+  // What watchers do not know yet: nothing, something, or they are about to be woken.
+  enum class News : uint8_t { kNone, kSome, kWaking };
+  News news_ ABSL_GUARDED_BY(mu_) = News::kNone;
 };
 
 }  // namespace iovad

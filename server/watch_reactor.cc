@@ -3,14 +3,15 @@
 #include <grpcpp/alarm.h>
 
 #include <algorithm>
-#include <atomic>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
+#include "iovad/v1/address_space.pb.h"
+#include "server/byte_buffer.h"
 #include "server/call.h"
 #include "server/convert.h"
 #include "server/watch_hub.h"
@@ -18,47 +19,40 @@
 namespace iovad {
 namespace {
 
-// A stream of messages from a watcher. One write is under way at a time; what
-// comes meanwhile waits in the watcher's bounded queue. Counts itself, and is
-// deleted when gRPC is done with it.
+// A stream of what a hub tells. One write is under way at a time; what comes meanwhile
+// waits in the hub's log. Counts itself, and is deleted when gRPC is done with it.
 //
 // The reactor holds itself (`self_`) until gRPC says OnDone, and callbacks from
-// publishers hold it weakly: one that comes late finds nothing. Publishers hold
-// locks, so they only wake the watch thread.
-template <typename Message>
-class StreamReactor : public grpc::ServerWriteReactor<Message>,
-                      public std::enable_shared_from_this<StreamReactor<Message>> {
+// elsewhere hold it weakly: one that comes late finds nothing.
+class WatchStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
+                    public std::enable_shared_from_this<WatchStream> {
  public:
-  using MessagePtr = std::shared_ptr<const Message>;
-
   void OnWriteDone(bool ok) final {
     {
       const MutexLock lock(mu_);
       writing_ = false;
-      current_.reset();
+      message_.Clear();
     }
-    if (!ok) {
-      End(absl::CancelledError("the client went away"));
-    } else {
-      Pump();
-    }
+    if (!ok) End(Gone());
+    Pump();
   }
-  void OnCancel() final { End(absl::CancelledError("the client went away")); }
+  void OnCancel() final { End(Gone()); }
   void OnDone() final {
     drained_.Cancel();
     Detached();
+    if (watcher_ != nullptr) hub_->Unsubscribe(watcher_);
     context_.watchers.fetch_sub(1, std::memory_order_relaxed);
     const auto last = std::move(self_);
   }
 
  protected:
-  StreamReactor(ServerContext& context, grpc::CallbackServerContext* rpc)
+  WatchStream(ServerContext& context, grpc::CallbackServerContext* rpc)
       : context_(context), call_(rpc) {}
 
   // Counts the watcher and closes it when the server drains. Then subclasses
   // subscribe.
   absl::Status Enter() {
-    self_ = this->shared_from_this();
+    self_ = shared_from_this();
     const uint64_t limit = context_.config.limits.max_watchers;
     if (context_.watchers.fetch_add(1, std::memory_order_relaxed) >= limit) {
       return MakeError({.reason = Reason::kOverloaded, .limit = limit},
@@ -69,110 +63,120 @@ class StreamReactor : public grpc::ServerWriteReactor<Message>,
     // Whatever is queued when the gate closes is not worth waiting for.
     if (!context_.gate.Enter()) return DrainingStatus();
     if (absl::Status s = Authorize(*call_, Role::kViewer); !s.ok()) return s;
-    drained_ = context_.gate.OnDrain([weak = this->weak_from_this()] {
+    drained_ = context_.gate.OnDrain([weak = weak_from_this()] {
       if (const auto self = weak.lock()) self->End(DrainingStatus());
     });
     return absl::OkStatus();
   }
 
-  std::shared_ptr<Watcher<Message>> MakeWatcher() {
-    const Limits& limits = context_.config.limits;
-    watcher_ = std::make_shared<Watcher<Message>>(
-        typename Watcher<Message>::Bounds{.messages = limits.watcher_queue_events,
-                                          .bytes = limits.watcher_queue_bytes},
-        [weak = this->weak_from_this(), this] {
-          const auto self = weak.lock();
-          if (self == nullptr || scheduled_.exchange(true)) return;
-          context_.watch_thread.Run(TaskThread::MayBlock::kYes, [weak, this] {
-            const auto kept = weak.lock();
-            if (kept == nullptr) return;
-            scheduled_.store(false);
-            Pump();
-          });
-        });
-    return watcher_;
+  // What the hub calls when there may be something to write.
+  std::function<void()> Waker() {
+    return [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->Pump();
+    };
+  }
+  void Subscribed(std::shared_ptr<WatchHub> hub, std::shared_ptr<WatchHub::Watcher> watcher) {
+    hub_ = std::move(hub);
+    watcher_ = std::move(watcher);
   }
 
-  // Starts the next write, when none is under way and there is something.
-  void Pump() {
-    MessagePtr message;
-    std::optional<absl::Status> end;
-    {
-      const MutexLock lock(mu_);
-      if (writing_ || ended_ || !started_) return;
-      end = end_after_write_;
-      if (!end.has_value()) message = Next(end);
-      if (message != nullptr) {
-        writing_ = true;
-        current_ = message;
-      }
-    }
-    if (message != nullptr) {
-      this->StartWrite(message.get());
-    } else if (end.has_value()) {
-      End(*end);
-    }
-  }
-
-  // From here on `Pump` writes.
-  void Start() {
+  // From here on `Pump` writes; or, after an error, ends.
+  void Start(const absl::Status& status) {
     {
       const MutexLock lock(mu_);
       started_ = true;
     }
-    this->StartSendInitialMetadata();
+    if (!status.ok()) return End(status);
+    StartSendInitialMetadata();
     Pump();
   }
 
-  // Finishes once no write is under way; gRPC allows no other order.
+  // Starts the next write, when none is under way and there is something; or finishes:
+  // gRPC allows that once no write is under way.
+  void Pump() {
+    absl::Status end;
+    {
+      const MutexLock lock(mu_);
+      if (writing_ || finished_ || !started_) return;
+      if (end_.ok()) {
+        absl::StatusOr<grpc::ByteBuffer> next = Next();
+        end_ = next.status();
+        if (next.ok()) message_.Swap(&*next);
+      }
+      end = end_;
+      finished_ = !end.ok();
+      writing_ = !finished_ && message_.Valid();
+      if (!writing_ && !finished_) return;
+    }
+    if (!end.ok()) return Finish(ToGrpcStatus(end));
+    hub_->counters().sent.fetch_add(1, std::memory_order_relaxed);
+    StartWrite(&message_);
+  }
+
   void End(const absl::Status& status) {
     {
       const MutexLock lock(mu_);
-      if (ended_) return;
-      if (writing_ && status.code() != absl::StatusCode::kCancelled) {
-        end_after_write_ = status;
-        return;
-      }
-      ended_ = true;
+      if (end_.ok()) end_ = status;
     }
-    this->Finish(ToGrpcStatus(status));
+    Pump();
   }
 
-  // What to write now; called with mu_ held. Null with `end` set ends the stream.
-  virtual MessagePtr Next(std::optional<absl::Status>& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return watcher_->Take(end);
+  // What to write now, invalid when there is nothing; an error ends the stream.
+  virtual absl::StatusOr<grpc::ByteBuffer> Next() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (notice_ == nullptr) {
+      absl::StatusOr<NoticePtr> next = NextNotice();
+      if (!next.ok()) return next.status();
+      if (*next == nullptr) return grpc::ByteBuffer();
+      notice_ = *std::move(next);
+      next_message_ = 0;
+    }
+    const std::vector<grpc::ByteBuffer>& messages = notice_->Messages(hub_->counters());
+    grpc::ByteBuffer message = messages[next_message_++];
+    if (next_message_ == messages.size()) notice_ = nullptr;
+    return message;
   }
-  // The stream has ended: unsubscribe.
-  virtual void Detached() = 0;
+  // What to tell when that has been written; null when there is nothing yet.
+  virtual absl::StatusOr<NoticePtr> NextNotice() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return hub_->Take(*watcher_);
+  }
+  // The stream is over.
+  virtual void Detached() {}
 
   ServerContext& context_;
-  grpc::CallbackServerContext* const call_;
-  std::shared_ptr<Watcher<Message>> watcher_;
   Mutex mu_;
 
  private:
+  static absl::Status Gone() { return absl::CancelledError("the client went away"); }
+
+  grpc::CallbackServerContext* const call_;
+  // Set before the start.
+  std::shared_ptr<WatchHub> hub_;
+  std::shared_ptr<WatchHub::Watcher> watcher_;
   bool started_ ABSL_GUARDED_BY(mu_) = false;
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
-  bool ended_ ABSL_GUARDED_BY(mu_) = false;
-  MessagePtr current_ ABSL_GUARDED_BY(mu_);  // being written
-  std::optional<absl::Status> end_after_write_ ABSL_GUARDED_BY(mu_);
+  bool finished_ ABSL_GUARDED_BY(mu_) = false;
+  // Why it is to finish.
+  absl::Status end_ ABSL_GUARDED_BY(mu_);
+  // What is being written: of the watch of a space or of spaces, a message of a notice.
+  grpc::ByteBuffer message_;
+  NoticePtr notice_ ABSL_GUARDED_BY(mu_);
+  size_t next_message_ ABSL_GUARDED_BY(mu_) = 0;
   DrainGate::Subscription drained_;
-  std::shared_ptr<StreamReactor> self_;
-  // A pump waits for its turn on the watch thread.
-  std::atomic<bool> scheduled_ = false;
+  std::shared_ptr<WatchStream> self_;
 };
 
-class WatchReactor final : public StreamReactor<v1::WatchResponse> {
+class SpaceWatch final : public WatchStream {
  public:
-  WatchReactor(ServerContext& context, grpc::CallbackServerContext* rpc)
-      : StreamReactor(context, rpc) {}
+  SpaceWatch(ServerContext& context, grpc::CallbackServerContext* rpc)
+      : WatchStream(context, rpc) {}
 
-  void Run(const v1::WatchRequest& request) {
+  void Run(const grpc::ByteBuffer& bytes) {
+    v1::WatchRequest request;
     absl::Status status = Enter();
+    if (status.ok()) status = ParseBytes(bytes, request);
     if (status.ok()) status = Begin(request);
-    if (!status.ok()) return End(status);
-    Start();
-    if (interval_ > absl::ZeroDuration()) SetAlarm();
+    Start(status);
+    if (status.ok() && interval_ > absl::ZeroDuration()) SetAlarm();
   }
 
  private:
@@ -186,88 +190,78 @@ class WatchReactor final : public StreamReactor<v1::WatchResponse> {
       return MakeError({.reason = Reason::kInvalidValue},
                        absl::StrCat((*space)->prefix(), "progress_interval is negative"));
     }
-    from_ = Revision(request.start_revision());
-    const std::optional<Revision> from =
-        request.start_revision() == 0 ? std::nullopt : std::optional(from_);
-    const absl::StatusOr<Space::WatchStart> start = (*space)->Subscribe(MakeWatcher(), from);
+    std::optional<Revision> from;
+    if (request.start_revision() != 0) from = Revision(request.start_revision());
+    absl::StatusOr<Space::WatchStart> start = (*space)->Subscribe(Waker(), from);
     if (!start.ok()) return start.status();
     space_ = *std::move(space);
+    Subscribed(space_->hub(), std::move(start->watcher));
     const MutexLock lock(mu_);
     newest_ = start->revision;
-    if (from.has_value()) {
-      missed_until_ = start->revision;
-      // What comes live is what is not missed.
-      missed_ = std::exchange(from_, std::max(from_, Revision(start->revision.value() + 1)));
-    } else {
+    if (!from.has_value()) {
       snapshot_ = start->revision;
-      first_events_ = start->first_events;
+      first_events_ = std::move(start->first_events);
+    } else if (*from <= After(start->revision)) {
+      missed_ = *from;
+      missed_until_ = start->revision;
+    } else {
+      from_ = *from;
     }
     return absl::OkStatus();
   }
 
-  MessagePtr Next(std::optional<absl::Status>& end) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+  absl::StatusOr<grpc::ByteBuffer> Next() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (snapshot_.has_value()) return NextOfSnapshot();
-    if (!recalled_.empty() || missed_ <= missed_until_) return NextMissed(end);
-    while (MessagePtr message = StreamReactor::Next(end)) {
-      if (Revision(message->revision()) < from_) continue;
-      newest_ = Revision(message->revision());
-      return message;
-    }
-    if (!progress_due_ || end.has_value()) return nullptr;
-    progress_due_ = false;
-    auto progress = std::make_shared<v1::WatchResponse>();
-    progress->set_revision(newest_.value());
-    return progress;
+    absl::StatusOr<grpc::ByteBuffer> next = WatchStream::Next();
+    if (!next.ok() || next->Valid() || !std::exchange(progress_due_, false)) return next;
+    v1::WatchResponse progress;
+    progress.set_revision(newest_.value());
+    return ToByteBuffer(progress.SerializeAsString());
   }
 
-  // What happened before the watch began.
-  MessagePtr NextMissed(std::optional<absl::Status>& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    if (recalled_.empty()) {
-      const auto entry = space_->Recall(missed_);
-      if (!entry.ok()) {
-        // Forgotten while the client was reading what came before.
-        end = entry.status();
-        return nullptr;
-      }
-      for (auto& message : WatchMessages(missed_, EventsOf(**entry))) {
-        recalled_.push_back(std::move(message));
-      }
-      missed_ = Revision(missed_.value() + 1);
+  absl::StatusOr<NoticePtr> NextNotice() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    // What happened before the watch began. It may be forgotten while the client reads
+    // what came before.
+    if (missed_ <= missed_until_) return space_->Recall(std::exchange(missed_, After(missed_)));
+    while (true) {
+      absl::StatusOr<NoticePtr> next = WatchStream::NextNotice();
+      if (!next.ok() || *next == nullptr) return next;
+      newest_ = (*next)->revision();
+      if (newest_ >= from_) return next;
     }
-    MessagePtr message = std::move(recalled_.front());
-    recalled_.pop_front();
-    return message;
   }
+
+  static Revision After(Revision revision) { return Revision(revision.value() + 1); }
 
   // A part of what was mapped when the watch began, and then its end.
-  MessagePtr NextOfSnapshot() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    auto message = std::make_shared<v1::WatchResponse>();
-    message->set_revision(snapshot_->value());
+  grpc::ByteBuffer NextOfSnapshot() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    v1::WatchResponse message;
+    message.set_revision(snapshot_->value());
     const Revision revision = *snapshot_;
     const std::optional<Iova> from = snapshot_from_;
     std::optional<Iova> next;
     space_->Read([&](const AddressSpace& core) {
       if (!from.has_value()) return;
       core.ListAt(revision, *from, [&](const Mapping& m) {
-        if (static_cast<size_t>(message->events_size()) == kEventsAMessage) {
+        if (static_cast<size_t>(message.events_size()) == kEventsAMessage) {
           next = m.iova().first();
           return false;
         }
-        Write(m, *message->add_events()->mutable_mapped());
+        Write(m, *message.add_events()->mutable_mapped());
         return true;
       });
     });
     if (next.has_value()) {
       snapshot_from_ = next;
-      message->set_more(true);
-      return message;
+      message.set_more(true);
+    } else {
+      for (v1::Event& event : first_events_) message.add_events()->Swap(&event);
+      first_events_.clear();
+      message.set_snapshot_end(true);
+      space_->Unpin(*snapshot_);
+      snapshot_.reset();
     }
-    for (v1::Event& event : first_events_) message->add_events()->Swap(&event);
-    first_events_.clear();
-    message->set_snapshot_end(true);
-    space_->Unpin(*snapshot_);
-    snapshot_.reset();
-    return message;
+    return ToByteBuffer(message.SerializeAsString());
   }
 
   // The alarm sets itself again, on another thread than the one that ends the
@@ -294,8 +288,6 @@ class WatchReactor final : public StreamReactor<v1::WatchResponse> {
       detached_ = true;
     }
     alarm_.Cancel();
-    if (space_ == nullptr) return;
-    space_->Unsubscribe(watcher_);
     std::optional<Revision> pinned;
     {
       const MutexLock lock(mu_);
@@ -305,7 +297,6 @@ class WatchReactor final : public StreamReactor<v1::WatchResponse> {
   }
 
   std::shared_ptr<Space> space_;
-  Revision from_;
   absl::Duration interval_;
   grpc::Alarm alarm_;
   Mutex alarm_mu_;
@@ -316,47 +307,62 @@ class WatchReactor final : public StreamReactor<v1::WatchResponse> {
   std::optional<Revision> snapshot_ ABSL_GUARDED_BY(mu_);
   std::optional<Iova> snapshot_from_ ABSL_GUARDED_BY(mu_) = Iova(0);
   std::vector<v1::Event> first_events_ ABSL_GUARDED_BY(mu_);
-  // While what was missed is sent: the next revision of it, the last, and messages
-  // of the one that is being sent.
+  // While what was missed is sent: the next revision of it, and the last.
   Revision missed_ ABSL_GUARDED_BY(mu_){1};
   Revision missed_until_ ABSL_GUARDED_BY(mu_);
-  std::deque<MessagePtr> recalled_ ABSL_GUARDED_BY(mu_);
+  // What is live and earlier is passed over, when the watch is to begin later than now.
+  Revision from_ ABSL_GUARDED_BY(mu_);
   Revision newest_ ABSL_GUARDED_BY(mu_);
   bool progress_due_ ABSL_GUARDED_BY(mu_) = false;
 };
 
-class WatchSpacesReactor final : public StreamReactor<v1::WatchSpacesResponse> {
+class SpacesWatch final : public WatchStream {
  public:
-  WatchSpacesReactor(ServerContext& context, grpc::CallbackServerContext* rpc)
-      : StreamReactor(context, rpc) {}
+  SpacesWatch(ServerContext& context, grpc::CallbackServerContext* rpc)
+      : WatchStream(context, rpc) {}
 
-  void Run() {
-    if (absl::Status status = Enter(); !status.ok()) return End(status);
-    context_.registry.WatchSpaces(MakeWatcher());
-    Start();
+  void Run(const grpc::ByteBuffer& bytes) {
+    v1::WatchSpacesRequest request;
+    absl::Status status = Enter();
+    if (status.ok()) status = ParseBytes(bytes, request);
+    if (status.ok()) {
+      Registry::SpacesWatchStart start = context_.registry.WatchSpaces(Waker());
+      Subscribed(context_.registry.hub(), std::move(start.watcher));
+      const MutexLock lock(mu_);
+      snapshot_ = std::move(start.snapshot);
+    }
+    Start(status);
   }
 
  private:
-  void Detached() override {
-    if (watcher_ != nullptr) context_.registry.UnwatchSpaces(watcher_);
+  absl::StatusOr<grpc::ByteBuffer> Next() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (snapshot_.empty()) return WatchStream::Next();
+    grpc::ByteBuffer message = ToByteBuffer(snapshot_[next_of_snapshot_++].SerializeAsString());
+    if (next_of_snapshot_ == snapshot_.size()) snapshot_ = {};
+    return message;
   }
+
+  // While it is sent: the spaces that there were when the watch began.
+  std::vector<v1::WatchSpacesResponse> snapshot_ ABSL_GUARDED_BY(mu_);
+  size_t next_of_snapshot_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::WatchResponse>* StartWatch(ServerContext& context,
-                                                        grpc::CallbackServerContext* rpc,
-                                                        const v1::WatchRequest* request) {
-  const auto reactor = std::make_shared<WatchReactor>(context, rpc);
-  reactor->Run(*request);
-  return reactor.get();
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartWatch(ServerContext& context,
+                                                       grpc::CallbackServerContext* rpc,
+                                                       const grpc::ByteBuffer& request) {
+  const auto stream = std::make_shared<SpaceWatch>(context, rpc);
+  stream->Run(request);
+  return stream.get();
 }
 
-grpc::ServerWriteReactor<v1::WatchSpacesResponse>* StartWatchSpaces(
-    ServerContext& context, grpc::CallbackServerContext* rpc) {
-  const auto reactor = std::make_shared<WatchSpacesReactor>(context, rpc);
-  reactor->Run();
-  return reactor.get();
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartWatchSpaces(ServerContext& context,
+                                                             grpc::CallbackServerContext* rpc,
+                                                             const grpc::ByteBuffer& request) {
+  const auto stream = std::make_shared<SpacesWatch>(context, rpc);
+  stream->Run(request);
+  return stream.get();
 }
 
 }  // namespace iovad

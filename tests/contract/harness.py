@@ -165,6 +165,12 @@ class Client:
         call = self.channel.unary_unary(path, request_serializer=request_class.SerializeToString)
         return call(request_class(**fields), timeout=scaled(30))
 
+    def raw_stream(self, rpc, timeout=60, **fields):
+        """A stream of answers' bytes as they come."""
+        _, request_class, path = self._rpcs[rpc]
+        call = self.channel.unary_stream(path, request_serializer=request_class.SerializeToString)
+        return call(request_class(**fields), timeout=scaled(timeout))
+
     def health_status(self, service=""):
         """What health says of a service: SERVING or NOT_SERVING."""
         answer = self.health.Check(stubs.health_pb2.HealthCheckRequest(service=service),

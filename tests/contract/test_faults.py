@@ -15,7 +15,7 @@ from device_table import (BATCH_BEGIN, BATCH_END, INVALIDATE, UPDATE, assert_in_
 from harness import (HVA, IDENTITY, MIB, PAGE, Refusal, TOP, refused, span, spec, unchanged)
 from stubs import device_pb2 as api
 from stubs import types_pb2 as types
-from watching import Watcher, kinds
+from watching import Watcher, kinds, seconds
 
 Fault = api.SimulatedDevice.Fault
 OP = {UPDATE: Fault.OP_UPDATE, INVALIDATE: Fault.OP_INVALIDATE, BATCH_BEGIN: Fault.OP_BATCH_BEGIN,
@@ -199,9 +199,12 @@ def test_a_failed_undo_fails_the_attachment(client, make_device, attach, faulty)
     space, device = faulty((UPDATE, 2, errno.EFAULT), undo=[1])
     healthy = make_device()
     attach(space, healthy)
-    with Watcher(client, space) as watcher:
+    before = client.space(space)
+    with Watcher(client, space) as watcher, \
+            Watcher(client, space, start_revision=before.revision + 1,
+                    progress_interval=seconds(0.02)) as resumed:
         watcher.snapshot()
-        before = client.space(space)
+        resumed.next()
         mappings = client.mappings(space)
 
         fail_change(client, space, device, errno.EFAULT)
@@ -220,6 +223,7 @@ def test_a_failed_undo_fails_the_attachment(client, make_device, attach, faulty)
         assert revision == before.revision
         assert set(kinds(events)) == {"attachment_state"}
         assert events[-1].attachment_state.state == types.ATTACHMENT_STATE_FAILED
+        assert resumed.change() == (events, revision)
 
         with unchanged(client, space):
             for rpc, fields in (

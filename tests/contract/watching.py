@@ -1,6 +1,10 @@
-"""Reading the Watch streams of a space and of all spaces."""
+"""Reading the Watch streams of a space and of all spaces, and what the server counts of them."""
+
+import contextlib
 
 from daemon import scaled
+from harness import Client
+from stubs import address_space_pb2 as api
 
 
 class Watcher:
@@ -54,6 +58,38 @@ class Watcher:
         for _ in self._call:
             pass
         raise AssertionError("the stream ended without an error")
+
+
+class Crowd:
+    """Many Watch calls of one space over a few connections, read one after the other, as
+    bytes."""
+
+    def __init__(self, target, space, count, connections=10, **fields):
+        self._open = contextlib.ExitStack()
+        clients = [self._open.enter_context(Client(target)) for _ in range(connections)]
+        self._calls = [clients[n % connections].raw_stream("Watch", space=space, timeout=120,
+                                                           **fields) for n in range(count)]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for call in self._calls:
+            call.cancel()
+        self._open.close()
+
+    def take(self, count):
+        """The next `count` responses, which are the same bytes for everyone."""
+        taken = [[next(call) for _ in range(count)] for call in self._calls]
+        assert all(responses == taken[0] for responses in taken)
+        return [api.WatchResponse.FromString(response) for response in taken[0]]
+
+
+def counted(client, name="(all spaces)"):
+    """What the server counts of the watchers of a space, or of those of all spaces."""
+    table = client.Stats().text.split("\nwatched ")[1].splitlines()
+    row, = [line.removeprefix(name).split() for line in table if line.startswith(name + " ")]
+    return dict(zip(("watchers", "serialised", "sent", "too slow"), map(int, row)))
 
 
 def kinds(events):

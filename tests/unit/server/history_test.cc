@@ -7,8 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "server/watch_hub.h"
-
 namespace iovad {
 namespace {
 
@@ -26,6 +24,12 @@ History::Entry Maps(size_t count) {
   return entry;
 }
 
+// Adds what the next revision did.
+History::ToldPtr Add(History& history, History::Entry entry, absl::Time now) {
+  const Revision next(history.first().value() + history.size());
+  return history.Add(next, std::move(entry), now);
+}
+
 TEST(HistoryTest, BeginsAfterTheRevisionThatTheSpaceIsAt) {
   const History history({}, Revision(7));
   EXPECT_EQ(history.first(), Revision(8));
@@ -35,10 +39,10 @@ TEST(HistoryTest, BeginsAfterTheRevisionThatTheSpaceIsAt) {
 
 TEST(HistoryTest, FindsWhatIsKeptByRevision) {
   History history({}, Revision(1));
-  for (size_t i = 0; i < 5; ++i) history.Add(Maps(i), absl::UnixEpoch());
+  for (size_t i = 0; i < 5; ++i) Add(history, Maps(i), absl::UnixEpoch());
   for (uint64_t r = 2; r <= 6; ++r) {
     ASSERT_NE(history.Find(Revision(r)), nullptr) << r;
-    EXPECT_THAT(history.Find(Revision(r))->effect.mappings, SizeIs(r - 2));
+    EXPECT_THAT(history.Find(Revision(r))->entry().effect.mappings, SizeIs(r - 2));
   }
   EXPECT_EQ(history.Find(Revision(1)), nullptr);
   EXPECT_EQ(history.Find(Revision(7)), nullptr);
@@ -47,21 +51,21 @@ TEST(HistoryTest, FindsWhatIsKeptByRevision) {
 TEST(HistoryTest, ForgetsTheOldestByNumberAgeAndBytes) {
   const absl::Time begin = absl::UnixEpoch();
   History few({.revisions = 3}, Revision(1));
-  for (int i = 0; i < 10; ++i) few.Add(Maps(1), begin);
+  for (int i = 0; i < 10; ++i) Add(few, Maps(1), begin);
   EXPECT_EQ(few.first(), Revision(9));
   EXPECT_EQ(few.size(), 3u);
 
   History young({.age = absl::Seconds(10)}, Revision(1));
-  for (int i = 0; i < 30; ++i) young.Add(Maps(1), begin + absl::Seconds(i));
+  for (int i = 0; i < 30; ++i) Add(young, Maps(1), begin + absl::Seconds(i));
   EXPECT_EQ(young.first(), Revision(21));
 
   History small({.bytes = 100'000}, Revision(1));
-  for (int i = 0; i < 100; ++i) small.Add(Maps(100), begin);
+  for (int i = 0; i < 100; ++i) Add(small, Maps(100), begin);
   EXPECT_LE(small.bytes(), 100'000u);
   EXPECT_GE(small.size(), 5u);
   EXPECT_EQ(small.first().value() + small.size(), 102u);
   // One that is too large alone is not kept either.
-  small.Add(Maps(10'000), begin);
+  Add(small, Maps(10'000), begin);
   EXPECT_EQ(small.size(), 0u);
   EXPECT_EQ(small.first(), Revision(103));
 }
@@ -71,9 +75,9 @@ TEST(HistoryTest, MessagesHoldAllEventsInOrder) {
   ASSERT_THAT(messages, SizeIs(3));
   uint64_t next = 1;
   for (size_t i = 0; i < messages.size(); ++i) {
-    EXPECT_EQ(messages[i]->revision(), 5u);
-    EXPECT_EQ(messages[i]->more(), i + 1 < messages.size());
-    for (const v1::Event& event : messages[i]->events()) {
+    EXPECT_EQ(messages[i].revision(), 5u);
+    EXPECT_EQ(messages[i].more(), i + 1 < messages.size());
+    for (const v1::Event& event : messages[i].events()) {
       EXPECT_EQ(event.mapped().mapping_id(), next++);
     }
   }
@@ -113,7 +117,7 @@ TEST(BatchSinceTest, IsTheNetEffect) {
   for (const bool restored : {false, true}) {
     History history({}, Revision(10));
     for (const History::Entry& step : steps) {
-      history.Add(restored ? Restored(step) : step, absl::UnixEpoch());
+      Add(history, restored ? Restored(step) : step, absl::UnixEpoch());
     }
     const auto since = [&](uint64_t from) {
       const std::optional<IotlbBatch> batch = BatchSince(history, Revision(from), Revision(15));
@@ -136,7 +140,7 @@ TEST(BatchSinceTest, IsTheNetEffect) {
 
 TEST(BatchSinceTest, IsNothingWhereTheHistoryDoesNotReach) {
   History history({.revisions = 2}, Revision(1));
-  for (int i = 0; i < 4; ++i) history.Add(Maps(1), absl::UnixEpoch());
+  for (int i = 0; i < 4; ++i) Add(history, Maps(1), absl::UnixEpoch());
   EXPECT_FALSE(BatchSince(history, Revision(2), Revision(5)).has_value());
   EXPECT_FALSE(BatchSince(history, Revision(4), Revision(6)).has_value());
   EXPECT_TRUE(BatchSince(history, Revision(5), Revision(5)).has_value());
