@@ -1,11 +1,12 @@
-// Measures RPCs of iovad's server against a bare echo in the same server, and with its
-// state kept against --ephemeral; client and servers pinned to one core, in alternated
-// runs.
+// Measures RPCs of iovad's server against a bare echo in the same server, with its
+// state kept against --ephemeral, and with watchers against without; client and servers
+// pinned to one core, watchers to another, in alternated runs.
 //
-// Usage: rpc_bench [--smoke] [--runs N] [--json FILE] [unary|stream]
+// Usage: rpc_bench [--smoke] [--runs N] [--json FILE] [unary|stream|watch]
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
+#include <cinttypes>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -16,8 +17,10 @@
 
 #include "absl/time/clock.h"
 #include "iovad/v1/address_space.grpc.pb.h"
+#include "iovad/v1/debug.grpc.pb.h"
 #include "tests/bench/bench_server.h"
 #include "tests/bench/echo.grpc.pb.h"
+#include "tests/bench/watchers.h"
 #include <nlohmann/json.hpp>
 
 namespace iovad::bench {
@@ -31,6 +34,8 @@ struct Sizes {
   int calls = 4000;         // unary calls a run
   int messages = 200;       // stream messages a run
   uint64_t live = 100'000;  // mappings while streaming
+  int watchers = 1000;
+  int watched_calls = 40;  // unary calls a run, 20 a second
 };
 
 void Check(const grpc::Status& status, const char* what) {
@@ -45,12 +50,14 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// Microseconds that half of the calls took at most.
+// Microseconds that half of the calls took at most, one each `interval`.
 template <typename Call>
-double MedianLatency(int calls, Call call) {
+double MedianLatency(int calls, Call call, absl::Duration interval = absl::ZeroDuration()) {
   std::vector<double> latencies;
   latencies.reserve(static_cast<size_t>(calls));
+  const absl::Time first = absl::Now();
   for (int i = 0; i < calls; ++i) {
+    absl::SleepFor(first + i * interval - absl::Now());
     const absl::Time begin = absl::Now();
     call();
     latencies.push_back(absl::ToDoubleMicroseconds(absl::Now() - begin));
@@ -63,6 +70,7 @@ class Client {
   explicit Client(const std::string& address)
       : channel_(grpc::CreateChannel(address, grpc::InsecureChannelCredentials())),
         spaces_(v1::AddressSpaceService::NewStub(channel_)),
+        debug_(v1::DebugService::NewStub(channel_)),
         echo_(EchoService::NewStub(channel_)) {
     v1::CreateSpaceRequest request;
     v1::CreateSpaceResponse response;
@@ -89,6 +97,24 @@ class Client {
     v1::MapResponse response;
     grpc::ClientContext context;
     Check(spaces_->Map(&context, request, &response), "Map");
+    revision_ = response.revision();
+  }
+  // Of the space, after the last `Map`.
+  uint64_t revision() const { return revision_; }
+
+  // Revisions of the space that the server has serialised for watchers.
+  uint64_t Serialised() {
+    v1::StatsResponse response;
+    grpc::ClientContext context;
+    Check(debug_->Stats(&context, v1::StatsRequest(), &response), "Stats");
+    const std::string& text = response.text();
+    const size_t row = text.find(std::string("\n") + kSpace, text.find("\nwatched "));
+    uint64_t serialised = 0;
+    if (row == std::string::npos ||
+        std::sscanf(text.c_str() + row, " %*s %*u %" SCNu64, &serialised) != 1) {
+      Fail("Stats");
+    }
+    return serialised;
   }
 
   struct StreamResult {
@@ -183,7 +209,7 @@ class Client {
   };
 
   [[noreturn]] static void Fail(const char* what) {
-    std::fprintf(stderr, "%s: the stream broke\n", what);
+    std::fprintf(stderr, "%s: not what was expected\n", what);
     std::exit(1);
   }
 
@@ -202,7 +228,9 @@ class Client {
   static constexpr uint64_t kHva = 0x7f0000000000;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::AddressSpaceService::Stub> spaces_;
+  std::unique_ptr<v1::DebugService::Stub> debug_;
   std::unique_ptr<EchoService::Stub> echo_;
+  uint64_t revision_ = 0;
   std::mt19937_64 random_{42};
   uint64_t next_gpa_ = 0;
   std::vector<uint64_t> live_;
@@ -211,28 +239,38 @@ class Client {
 int Main(int argc, char** argv) {
   Sizes sizes;
   std::string json_file;
-  bool unary = true;
-  bool stream = true;
+  std::string only;
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--smoke") == 0) {
-      sizes = {.runs = 1, .calls = 50, .messages = 2, .live = 2000};
+      sizes = {
+          .runs = 1, .calls = 50, .messages = 2, .live = 2000, .watchers = 20, .watched_calls = 5};
     } else if (std::strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
       json_file = argv[++i];
     } else if (std::strcmp(argv[i], "--runs") == 0 && i + 1 < argc) {
       sizes.runs = std::max(1, std::atoi(argv[++i]));
-    } else if (std::strcmp(argv[i], "unary") == 0 || std::strcmp(argv[i], "stream") == 0) {
-      (argv[i][0] == 'u' ? stream : unary) = false;
+    } else if (only.empty() && argv[i][0] != '-') {
+      only = argv[i];
     } else {
-      std::fprintf(stderr, "usage: rpc_bench [--smoke] [--runs N] [--json FILE] [unary|stream]\n");
-      return 2;
+      only = "?";
     }
+  }
+  const bool unary = only.empty() || only == "unary";
+  const bool stream = only.empty() || only == "stream";
+  const bool watch = only.empty() || only == "watch";
+  if (!unary && !stream && !watch) {
+    std::fprintf(stderr,
+                 "usage: rpc_bench [--smoke] [--runs N] [--json FILE] [unary|stream|watch]\n");
+    return 2;
   }
   const int core = 0;
   BenchServer server(core, BenchServer::Keeps::kNothing);
   BenchServer keeping(core, BenchServer::Keeps::kState);
+  BenchServer watched(core, BenchServer::Keeps::kNothing);
+  Watchers watchers(/*core=*/1);
   PinTo(core);
   Client client(server.address());
   Client kept(keeping.address());
+  Client told(watched.address());
 
   constexpr int kEntries = 1000;
   std::vector<double> echo, map, echo_rate, update_rate, echo_cpu, update_cpu;
@@ -257,6 +295,21 @@ int Main(int argc, char** argv) {
     kept_cpu.push_back(k.server_ns_per_entry);
   }
 
+  std::vector<double> quiet_map, watched_map;
+  absl::Duration told_cpu;
+  if (watch) watchers.Watch(watched.address(), kSpace, sizes.watchers);
+  for (int run = 0; watch && run < sizes.runs; ++run) {
+    constexpr absl::Duration kInterval = absl::Milliseconds(50);
+    quiet_map.push_back(MedianLatency(
+        sizes.watched_calls, [&] { client.Map(); }, kInterval));
+    const absl::Duration before = watched.CpuTime();
+    watched_map.push_back(MedianLatency(
+        sizes.watched_calls, [&] { told.Map(); }, kInterval));
+    // Nothing is left to do while the other half is measured.
+    watchers.WaitFor(told.revision());
+    told_cpu += watched.CpuTime() - before;
+  }
+
   nlohmann::json result = {{"runs", sizes.runs}};
   if (unary) {
     result["echo_p50_us"] = Median(echo);
@@ -274,6 +327,16 @@ int Main(int argc, char** argv) {
     result["kept_stream_ops_per_s"] = Median(kept_rate);
     result["kept_stream_server_ns_per_op"] = Median(kept_cpu);
     result["kept_stream_to_stream"] = Median(kept_rate) / Median(update_rate);
+  }
+  if (watch) {
+    const double revisions = sizes.runs * sizes.watched_calls;
+    result["watchers"] = sizes.watchers;
+    result["quiet_map_p50_us"] = Median(quiet_map);
+    result["watched_map_p50_us"] = Median(watched_map);
+    result["watched_map_to_map"] = Median(watched_map) / Median(quiet_map);
+    result["serialised_to_revisions"] = static_cast<double>(told.Serialised()) / revisions;
+    result["watched_server_us_per_message"] =
+        absl::ToDoubleMicroseconds(told_cpu) / (revisions * sizes.watchers);
   }
   for (const auto& [key, value] : result.items()) {
     std::printf("%-34s %14.3f\n", key.c_str(), value.get<double>());

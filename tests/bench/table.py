@@ -27,6 +27,8 @@ RPC_TARGETS = [
     ("stream_updates_to_echo", "StreamUpdates operations/s / echo entries/s", "least", 0.05),
     ("kept_map_to_map", "unary Map p50, state kept / ephemeral", "most", 1.25),
     ("kept_stream_to_stream", "StreamUpdates operations/s, state kept / ephemeral", "least", 0.5),
+    ("watched_map_to_map", "Map p50 with 1,000 watchers / none", "most", 1.5),
+    ("serialised_to_revisions", "revisions serialised / revisions", "most", 1),
     ("kept_stream_server_ns_per_op", "StreamUpdates, state kept: server ns an operation", "most",
      2000),
 ]
