@@ -34,7 +34,7 @@ class Watching:
 
 def wait_until_watched(ctl, space):
     """Returns when the server has a watcher of the space."""
-    wait_until(lambda: re.search(rf"^{space} .* 1$", ctl("stats").out, re.MULTILINE),
+    wait_until(lambda: re.search(rf"^watched (?s:.*)^{space} +1 ", ctl("stats").out, re.MULTILINE),
                "the space is watched")
 
 
