@@ -126,8 +126,9 @@ class Registry {
 
   const Limits limits_;
   State& state_;
-  // Wakes the watchers of spaces, and of each space.
-  TaskThread watch_thread_;
+  // Wakes the watchers of spaces, and of each space. Writing to a thousand of them takes
+  // a while, in which others are to be answered first.
+  TaskThread watch_thread_{/*nice=*/10};
   const std::shared_ptr<WatchHub> hub_;
   mutable Mutex mu_;
   std::map<std::string, std::shared_ptr<Space>> spaces_ ABSL_GUARDED_BY(mu_);

@@ -1,5 +1,7 @@
 #include "server/task_thread.h"
 
+#include <sys/resource.h>
+
 #include <chrono>
 #include <utility>
 
@@ -28,7 +30,13 @@ void TaskThread::Run(MayBlock may_block, Task task) {
     const MutexLock lock(state->mu);
     if (state->busy || !state->queue.empty() || may_block == MayBlock::kYes) {
       state->queue.push_back(std::move(task));
-      if (!thread_.joinable()) thread_ = std::thread([state] { RunQueue(*state); });
+      if (!thread_.joinable()) {
+        thread_ = std::thread([state, nice = nice_] {
+          // On Linux, of this thread alone.
+          if (nice != 0) setpriority(PRIO_PROCESS, 0, nice);
+          RunQueue(*state);
+        });
+      }
       state->wake.NotifyAll();
       return;
     }

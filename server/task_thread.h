@@ -26,7 +26,8 @@ class TaskThread {
   using Task = std::function<void()>;
   enum class MayBlock : bool { kNo, kYes };
 
-  TaskThread() : state_(std::make_shared<State>()) {}
+  // `nice` is that of the own thread: above 0, it gives way to others.
+  explicit TaskThread(int nice = 0) : state_(std::make_shared<State>()), nice_(nice) {}
   // Ends sleeps early.
   ~TaskThread();
   TaskThread(const TaskThread&) = delete;
@@ -51,6 +52,7 @@ class TaskThread {
   static void RunQueue(State& state);
 
   const std::shared_ptr<State> state_;
+  const int nice_;
   // Started when first needed; guarded by state_->mu.
   std::thread thread_;
 };
