@@ -150,6 +150,8 @@ TEST_F(DirectQueuesTest, RepeatsGetTheFirstAnswer) {
   request.set_request_id(device_ + "-start");
   const v1::StartDeviceResponse first = Done(iovad_->StartDevice(request));
   EXPECT_EQ(Done(iovad_->StartDevice(request)).features(), first.features());
+  request.set_features(~request.features());
+  EXPECT_EQ(ReasonOf(iovad_->StartDevice(request).status()), v1::REASON_REQUEST_ID_REUSED);
   v1::StopDeviceRequest stop;
   stop.set_device(device_);
   stop.set_request_id(device_ + "-stop");
@@ -158,6 +160,18 @@ TEST_F(DirectQueuesTest, RepeatsGetTheFirstAnswer) {
     ASSERT_EQ(stopped.vrings_size(), 1);
     EXPECT_EQ(stopped.vrings(0).base(), 5U);
   }
+  stop.set_request_id(device_ + "-start");
+  EXPECT_EQ(ReasonOf(iovad_->StopDevice(stop).status()), v1::REASON_REQUEST_ID_REUSED);
+  v1::ReadDeviceConfigRequest read;
+  read.set_device(device_);
+  read.set_size(1);
+  v1::WriteDeviceConfigRequest write;
+  write.set_device(device_);
+  write.set_data(Done(iovad_->ReadDeviceConfig(read)).data());
+  write.set_request_id(device_ + "-write");
+  for (int i = 0; i < 2; ++i) Done(iovad_->WriteDeviceConfig(write));
+  write.set_offset(1);
+  EXPECT_EQ(ReasonOf(iovad_->WriteDeviceConfig(write).status()), v1::REASON_REQUEST_ID_REUSED);
 }
 
 TEST_F(DirectQueuesTest, TheConfigurationSpace) {
