@@ -257,8 +257,9 @@ grpc::ServerUnaryReactor* AddressSpaceService::TransferSpace(
 
 namespace {
 
-// Serves AttachDevice and DetachDevice: `submit(space, finished)` starts the
-// change, which calls `finished` with its status.
+// Serves AttachDevice and DetachDevice: `submit(space, finished, keep)` starts the
+// change, which prepares and stores the answer by `keep` and calls `finished` with its
+// status.
 template <typename Exchange, typename AnswerF, typename F>
 void ServeAttachment(Registry& registry, const char* method, const std::shared_ptr<Exchange>& x,
                      AnswerF answer, F submit) {
@@ -269,11 +270,16 @@ void ServeAttachment(Registry& registry, const char* method, const std::shared_p
   auto repeats = std::make_shared<Repeats>((*space)->request_log(), request.request_id(), method,
                                            request, x->response, (*space)->prefix());
   if (!repeats->status().ok() || repeats->replayed()) return answer(repeats->status());
-  submit(*space, [x, answer, repeats, space = *space](const absl::Status& status) {
-    if (status.ok()) space->Describe(*x->response.mutable_space());
-    EndKept(*space, status, repeats, x->response,
-            [x, answer](const absl::Status& kept) { answer(kept); });
-  });
+  submit(
+      *space,
+      [x, answer, repeats](const absl::Status& status) {
+        repeats->End(status, x->response);
+        answer(status);
+      },
+      [x, repeats, number = (*space)->number()](const v1::Space& after, store::WriteBatch& batch) {
+        *x->response.mutable_space() = after;
+        repeats->Keep(number, x->response, batch);
+      });
 }
 
 }  // namespace
@@ -286,16 +292,19 @@ grpc::ServerUnaryReactor* AddressSpaceService::AttachDevice(grpc::CallbackServer
         Registry& registry = context_.registry;
         ServeAttachment(
             registry, "AttachDevice", exchange, answer,
-            [&](const std::shared_ptr<Space>& space, const AttachmentChange::Finished& finished) {
+            [&](const std::shared_ptr<Space>& space, const AttachmentChange::Finished& finished,
+                AttachmentChange::KeepAnswer keep) {
               const v1::AttachDeviceRequest& req = exchange->request;
               const std::vector<uint32_t> groups(req.groups().begin(), req.groups().end());
               const absl::StatusOr<PushTarget> target = registry.Claim(
                   *space, {.device = req.device(), .asid = Asid(req.asid()), .groups = groups});
               auto change = std::make_unique<AttachChange>(
-                  target, groups, [&registry, target, finished](const absl::Status& status) {
+                  target, groups,
+                  [&registry, target, finished](const absl::Status& status) {
                     if (target.ok() && !status.ok()) registry.Release(*target);
                     finished(status);
-                  });
+                  },
+                  std::move(keep));
               change->expected_revision = Expected(req);
               space->Submit(std::move(change));
             });
@@ -310,7 +319,8 @@ grpc::ServerUnaryReactor* AddressSpaceService::DetachDevice(grpc::CallbackServer
         Registry& registry = context_.registry;
         ServeAttachment(
             registry, "DetachDevice", exchange, answer,
-            [&](const std::shared_ptr<Space>& space, const AttachmentChange::Finished& finished) {
+            [&](const std::shared_ptr<Space>& space, const AttachmentChange::Finished& finished,
+                AttachmentChange::KeepAnswer keep) {
               const v1::DetachDeviceRequest& req = exchange->request;
               const absl::StatusOr<std::shared_ptr<Device>> device =
                   registry.FindDevice(req.device());
@@ -321,10 +331,12 @@ grpc::ServerUnaryReactor* AddressSpaceService::DetachDevice(grpc::CallbackServer
                 target = device.status();
               }
               auto change = std::make_unique<DetachChange>(
-                  target, [&registry, target, finished](const absl::Status& status) {
+                  target,
+                  [&registry, target, finished](const absl::Status& status) {
                     if (status.ok()) registry.Release(*target);
                     finished(status);
-                  });
+                  },
+                  std::move(keep));
               change->expected_revision = Expected(req);
               space->Submit(std::move(change));
             });

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 
 namespace iovad {
 namespace {
@@ -32,8 +33,80 @@ absl::Status AttachmentChange::Refuse(const Space& space, const Change& change,
   return first.ok() ? why : first;
 }
 
+v1::Event AttachmentChange::Apply(Step step, Space& space, const PushTarget& target,
+                                  Revision revision) {
+  v1::Event event;
+  const auto attachment = Find(space, target);
+  if (step == Step::kEnds) {
+    Space::Write(*attachment, *event.mutable_detached());
+    space.attachments_.erase(attachment);
+  } else {
+    attachment->attaching = false;
+    attachment->state = AttachmentState::kLive;
+    attachment->last_error.clear();
+    attachment->quarantined.clear();
+    attachment->applied_revision = revision;
+    space.NotePoint(*attachment, revision);
+    Space::Write(*attachment, *event.mutable_attached());
+  }
+  space.ApplyDeviceBounds();
+  return event;
+}
+
+void AttachmentChange::Take(Step step, Space& space, const PushTarget& target,
+                            const KeepAnswer& keep, const Done& done) {
+  store::WriteBatch batch;
+  Space::Kept kept_before;
+  Revision revision;
+  v1::Event event;
+  {
+    const WriterLock lock(space.mu_);
+    revision = space.core_.Touch();
+    space.core_.Seal();
+    kept_before = space.kept_;
+    // As it is to be, for what is written down only.
+    const std::vector<Attachment> attachments = space.attachments_;
+    event = Apply(step, space, target, revision);
+    if (space.state_.persistent()) space.WriteStep(revision, {.events = {event}}, batch);
+    if (keep) {
+      v1::Space after;
+      space.DescribeLocked(after);
+      after.set_revision(revision.value());
+      for (v1::Attachment& a : *after.mutable_attachments()) {
+        if (a.state() == v1::ATTACHMENT_STATE_LIVE) a.set_applied_revision(revision.value());
+      }
+      keep(after, batch);
+    }
+    space.attachments_ = attachments;
+    space.ApplyDeviceBounds();
+  }
+  // Ends an attachment, or settles one that is kept already.
+  if (step == Step::kEnds || target.device->properties().backend == DeviceBackend::kRelay) {
+    batch.UseReserve();
+  }
+  space.state_.Commit(std::move(batch),
+                      [step, &space, target, revision, event, kept_before = std::move(kept_before),
+                       done](const absl::Status& status) {
+                        if (status.ok()) FaultPoint("space.attached");
+                        {
+                          const WriterLock lock(space.mu_);
+                          if (status.ok()) {
+                            Apply(step, space, target, revision);
+                            space.ReleaseQuarantine();
+                            space.PublishAndCommit(revision, {event});
+                          } else {
+                            space.core_.UndoAll();
+                            space.Unkeep(kept_before);
+                          }
+                        }
+                        if (status.ok()) space.NotifyChanged();
+                        done(status);
+                      });
+}
+
 void AttachmentChange::Attach(Space& space, const Change& change, const PushTarget& target,
-                              std::vector<uint32_t> groups, const Done& done) {
+                              std::vector<uint32_t> groups, const KeepAnswer& keep,
+                              const Done& done) {
   std::vector<Device::GroupPlace> places;
   places.reserve(groups.size());
   for (const uint32_t group : groups) places.push_back({.group = group, .asid = target.asid});
@@ -54,13 +127,13 @@ void AttachmentChange::Attach(Space& space, const Change& change, const PushTarg
     }
   }
   if (!status.ok()) return done(status);
-  if (push.replace) return AttachRelay(space, target, std::move(push), done);
-  if (places.empty()) return ReplayNew(space, target, std::move(push), {}, done);
+  if (push.replace) return AttachRelay(space, target, std::move(push), keep, done);
+  if (places.empty()) return ReplayNew(space, target, std::move(push), {}, keep, done);
   target.device->SetGroups(std::move(places),
-                           [&space, target, push = std::move(push), done](
+                           [&space, target, push = std::move(push), keep, done](
                                const PushOutcome& outcome, std::vector<Device::GroupPlace> before) {
                              if (outcome.ok())
-                               return ReplayNew(space, target, push, std::move(before), done);
+                               return ReplayNew(space, target, push, std::move(before), keep, done);
                              {
                                const WriterLock lock(space.mu_);
                                space.attachments_.erase(Find(space, target));
@@ -70,64 +143,61 @@ void AttachmentChange::Attach(Space& space, const Change& change, const PushTarg
 }
 
 void AttachmentChange::AttachRelay(Space& space, const PushTarget& target, SpacePush push,
-                                   const Done& done) {
+                                   const KeepAnswer& keep, const Done& done) {
   // Its process may outlive this one: what it maps must be known then.
-  space.Keep(nullptr, [&space, target, push = std::move(push), done](const absl::Status& kept) {
-    if (!kept.ok()) {
-      {
-        const WriterLock lock(space.mu_);
-        space.attachments_.erase(Find(space, target));
-      }
-      return done(kept);
-    }
-    ReplayNew(space, target, push, {}, [&space, done](const absl::Status& status) {
-      if (status.ok()) return done(status);
-      space.Keep(nullptr, [done, status](const absl::Status& /*kept*/) { done(status); });
-    });
-  });
+  space.Keep(nullptr,
+             [&space, target, push = std::move(push), keep, done](const absl::Status& kept) {
+               if (!kept.ok()) {
+                 {
+                   const WriterLock lock(space.mu_);
+                   space.attachments_.erase(Find(space, target));
+                 }
+                 return done(kept);
+               }
+               ReplayNew(space, target, push, {}, keep, [&space, done](const absl::Status& status) {
+                 if (status.ok()) return done(status);
+                 space.Keep([](store::WriteBatch& batch) { batch.UseReserve(); },
+                            [done, status](const absl::Status& /*kept*/) { done(status); });
+               });
+             });
 }
 
 void AttachmentChange::ReplayNew(Space& space, const PushTarget& target, SpacePush push,
-                                 std::vector<Device::GroupPlace> before, const Done& done) {
-  PushToAll({target}, std::move(push),
-            [&space, target, before = std::move(before), done](const PushResult& result) {
-              {
-                const WriterLock lock(space.mu_);
-                const auto attachment = Find(space, target);
-                if (result.status.ok()) {
-                  attachment->state = AttachmentState::kLive;
-                  TakeRevision(space, *attachment);
-                  space.ApplyDeviceBounds();
-                  space.NotePoint(*attachment);
-                } else {
-                  space.attachments_.erase(attachment);
-                }
-              }
-              if (result.status.ok()) {
-                space.NotifyChanged();
-                return done(result.status);
-              }
-              const auto end = [target, before, done, status = result.status] {
-                if (before.empty()) return done(status);
-                target.device->SetGroups(before, [done, status](auto&&...) { done(status); });
-              };
-              // Nobody is attached there any more: leave nothing behind.
-              if (result.unknown.empty()) return end();
-              ResetThen(target, end);
-            });
-}
-
-void AttachmentChange::TakeRevision(Space& space, Attachment& attachment) {
-  attachment.attaching = false;
-  const Revision revision = space.core_.Touch();
-  attachment.applied_revision = revision;
-  std::vector<v1::Event> events(1);
-  Space::Write(attachment, *events[0].mutable_attached());
-  space.PublishAndCommit(revision, std::move(events));
+                                 std::vector<Device::GroupPlace> before, const KeepAnswer& keep,
+                                 const Done& done) {
+  // Nobody is attached there: leaves nothing behind.
+  const auto give_up = [&space, target, before = std::move(before), done](const absl::Status& why,
+                                                                          bool may_hold_entries) {
+    {
+      const WriterLock lock(space.mu_);
+      space.attachments_.erase(Find(space, target));
+    }
+    const auto end = [target, before, done, why] {
+      if (before.empty()) return done(why);
+      target.device->SetGroups(before, [done, why](auto&&...) { done(why); });
+    };
+    if (!may_hold_entries) return end();
+    ResetThen(target, end);
+  };
+  SpacePush back = push;
+  back.batch = std::make_shared<const IotlbBatch>(push.batch->Inverse());
+  back.replace = false;
+  PushToAll(
+      {target}, std::move(push),
+      [&space, target, back = std::move(back), keep, done, give_up](const PushResult& pushed) {
+        if (!pushed.status.ok()) return give_up(pushed.status, !pushed.unknown.empty());
+        Take(Step::kBegins, space, target, keep,
+             [target, back, done, give_up](const absl::Status& taken) {
+               if (taken.ok()) return done(taken);
+               PushToAll({target}, back, [give_up, taken](const PushResult& undone) {
+                 give_up(taken, !undone.status.ok());
+               });
+             });
+      });
 }
 
 void AttachmentChange::Detach(Space& space, const Change& change, const PushTarget& target,
-                              const Done& done) {
+                              const KeepAnswer& keep, const Done& done) {
   SpacePush push;
   bool unknown = false;
   absl::Status status;
@@ -148,28 +218,24 @@ void AttachmentChange::Detach(Space& space, const Change& change, const PushTarg
     }
   }
   if (!status.ok()) return done(status);
-  const auto detached = [&space, &change, target, batch = push.batch,
+  const auto detached = [&space, &change, target, batch = push.batch, unknown, keep,
                          done](const PushResult& result) {
+    if (result.status.ok()) {
+      return Take(Step::kEnds, space, target, keep,
+                  [&space, target, unknown, done](const absl::Status& taken) {
+                    // What it has is as unknown as before, or all that it had.
+                    if (taken.ok() || unknown) return done(taken);
+                    Replay(space, target, [done, taken](const absl::Status&) { done(taken); });
+                  });
+    }
     {
       const WriterLock lock(space.mu_);
-      const auto attachment = Find(space, target);
-      if (result.status.ok()) {
-        const Attachment gone = std::move(*attachment);
-        space.attachments_.erase(attachment);
-        space.ReleaseQuarantine();
-        space.ApplyDeviceBounds();
-        const Revision revision = space.core_.Touch();
-        std::vector<v1::Event> events(1);
-        Space::Write(gone, *events[0].mutable_detached());
-        space.PublishAndCommit(revision, std::move(events));
-      } else if (!result.unknown.empty()) {
-        space.MarkFailed({target}, result, *batch);
-      }
+      if (!result.unknown.empty()) space.MarkFailed({target}, result, *batch);
       space.MarkLost({target}, result);
     }
     space.NotifyChanged();
     // Gone just now: it is detached like one that was gone before.
-    if (!result.lost.empty()) return Detach(space, change, target, done);
+    if (!result.lost.empty()) return Detach(space, change, target, keep, done);
     done(result.status);
   };
   if (unknown) {
@@ -270,30 +336,37 @@ void AttachmentChange::Return(Space& space, const PushTarget& target, const Tabl
 
 void AttachmentChange::Replayed(Space& space, const PushTarget& target, const PushResult& result,
                                 const Done& done) {
+  bool begins = false;
   {
     const WriterLock lock(space.mu_);
     Attachment& attachment = *Find(space, target);
-    if (result.status.ok()) {
+    begins = result.status.ok() && attachment.attaching;
+    if (!begins && result.status.ok()) {
       attachment.state = AttachmentState::kLive;
       attachment.last_error.clear();
       attachment.quarantined.clear();
       attachment.applied_revision = space.core_.revision();
       space.ReleaseQuarantine();
-      space.NotePoint(attachment);
-    } else {
+      space.NotePoint(attachment, space.core_.revision());
+    } else if (!begins) {
       attachment.state =
           result.lost.empty() ? AttachmentState::kFailed : AttachmentState::kDisconnected;
       attachment.last_error = std::string(result.status.message());
       if (attachment.state == AttachmentState::kFailed) attachment.points.clear();
     }
-    if (result.status.ok() && attachment.attaching) {
-      TakeRevision(space, attachment);
-    } else {
-      space.PublishState(attachment);
-    }
+    if (!begins) space.PublishState(attachment);
   }
-  space.NotifyChanged();
-  done(result.status);
+  if (!begins) {
+    space.NotifyChanged();
+    return done(result.status);
+  }
+  Take(Step::kBegins, space, target, nullptr, [&space, target, done](const absl::Status& taken) {
+    if (taken.ok()) return done(taken);
+    // Kept already, and beginning still: a reset tries again.
+    PushResult unstored;
+    unstored.status = taken;
+    Replayed(space, target, unstored, done);
+  });
 }
 
 void AttachmentChange::Delete(Space& space, const Change& change, bool force, const Done& done) {

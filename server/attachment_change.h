@@ -1,7 +1,9 @@
 // Changes of what a space is attached to: attaching, detaching, replaying after
 // a reset, and deleting the space.
 //
-// Each has the space's writer to itself and pushes to devices of its own choice.
+// Each has the space's writer to itself and pushes to devices of its own choice. That
+// an attachment begins or ends takes a revision, which is stored before anybody is told
+// of it; what cannot be stored is undone on the device.
 // What a caller must have done before (claiming the device's address space) and
 // does afterwards (answering) is the registry's and the services' business.
 #ifndef IOVAD_SERVER_ATTACHMENT_CHANGE_H_
@@ -25,6 +27,8 @@ namespace iovad {
 class AttachmentChange : public ExclusiveChange {
  public:
   using Finished = std::function<void(const absl::Status&)>;
+  // Prepares the answer, of the space as it is to be, and adds it to what is stored.
+  using KeepAnswer = std::function<void(const v1::Space& space, store::WriteBatch& batch)>;
 
   void Finish(const absl::Status& status) final { finished_(status); }
 
@@ -33,14 +37,16 @@ class AttachmentChange : public ExclusiveChange {
   explicit AttachmentChange(Finished finished) : finished_(std::move(finished)) {}
 
   static void Attach(Space& space, const Change& change, const PushTarget& target,
-                     std::vector<uint32_t> groups, const Done& done);
+                     std::vector<uint32_t> groups, const KeepAnswer& keep, const Done& done);
   // The same for a relay's device, which is kept before it gets anything.
-  static void AttachRelay(Space& space, const PushTarget& target, SpacePush push, const Done& done);
+  static void AttachRelay(Space& space, const PushTarget& target, SpacePush push,
+                          const KeepAnswer& keep, const Done& done);
   // From where the device's groups are as asked for; `before` is where they were.
   static void ReplayNew(Space& space, const PushTarget& target, SpacePush push,
-                        std::vector<Device::GroupPlace> before, const Done& done);
+                        std::vector<Device::GroupPlace> before, const KeepAnswer& keep,
+                        const Done& done);
   static void Detach(Space& space, const Change& change, const PushTarget& target,
-                     const Done& done);
+                     const KeepAnswer& keep, const Done& done);
   // `why`, unless what must be checked before the target fails: SPACE_NOT_FOUND,
   // REVISION_MISMATCH.
   static absl::Status Refuse(const Space& space, const Change& change, const absl::Status& why);
@@ -55,8 +61,14 @@ class AttachmentChange : public ExclusiveChange {
   static std::vector<Attachment>::iterator Find(Space& space, const PushTarget& target)
       ABSL_SHARED_LOCKS_REQUIRED(space.mu_);
 
-  // The attachment has begun.
-  static void TakeRevision(Space& space, Attachment& attachment)
+  // That an attachment, which its device has already or has no more, begins or ends.
+  enum class Step : uint8_t { kBegins, kEnds };
+  // Stores it as a revision, then makes it so and tells watchers. On error nothing has
+  // changed but the device.
+  static void Take(Step step, Space& space, const PushTarget& target, const KeepAnswer& keep,
+                   const Done& done);
+  // Makes it so; what watchers are told.
+  static v1::Event Apply(Step step, Space& space, const PushTarget& target, Revision revision)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(space.mu_);
   // What a replay came to.
   static void Replayed(Space& space, const PushTarget& target, const PushResult& result,
@@ -66,38 +78,42 @@ class AttachmentChange : public ExclusiveChange {
 };
 
 // Points the device's groups at the address space, and replays the whole space there
-// as one batch. DEVICE_RANGE_CONFLICT, ENTRY_BUDGET, DEVICE_ERROR. Without a target, answers in its
-// turn why there is none.
+// as one batch. DEVICE_RANGE_CONFLICT, ENTRY_BUDGET, DEVICE_ERROR, STORE_FULL. Without a
+// target, answers in its turn why there is none.
 class AttachChange final : public AttachmentChange {
  public:
-  AttachChange(absl::StatusOr<PushTarget> target, std::vector<uint32_t> groups, Finished finished)
+  AttachChange(absl::StatusOr<PushTarget> target, std::vector<uint32_t> groups, Finished finished,
+               KeepAnswer keep = {})
       : AttachmentChange(std::move(finished)),
         target_(std::move(target)),
-        groups_(std::move(groups)) {}
+        groups_(std::move(groups)),
+        keep_(std::move(keep)) {}
   void Run(Space& space, const std::function<void(absl::Status)>& done) override {
     if (!target_.ok()) return done(Refuse(space, *this, target_.status()));
-    Attach(space, *this, *target_, groups_, done);
+    Attach(space, *this, *target_, groups_, keep_, done);
   }
 
  private:
   const absl::StatusOr<PushTarget> target_;
   const std::vector<uint32_t> groups_;
+  const KeepAnswer keep_;
 };
 
 // Invalidates exactly what is mapped, or resets the device's address space where
 // what it maps is unknown. DEVICE_NOT_FOUND when it is not attached;
-// DEVICE_ERROR. Without a target as above.
+// DEVICE_ERROR, STORE_FULL. Without a target as above.
 class DetachChange final : public AttachmentChange {
  public:
-  DetachChange(absl::StatusOr<PushTarget> target, Finished finished)
-      : AttachmentChange(std::move(finished)), target_(std::move(target)) {}
+  DetachChange(absl::StatusOr<PushTarget> target, Finished finished, KeepAnswer keep = {})
+      : AttachmentChange(std::move(finished)), target_(std::move(target)), keep_(std::move(keep)) {}
   void Run(Space& space, const std::function<void(absl::Status)>& done) override {
     if (!target_.ok()) return done(Refuse(space, *this, target_.status()));
-    Detach(space, *this, *target_, done);
+    Detach(space, *this, *target_, keep_, done);
   }
 
  private:
   const absl::StatusOr<PushTarget> target_;
+  const KeepAnswer keep_;
 };
 
 // Attaches what was attached before the server was started anew; takes no revision.

@@ -197,7 +197,7 @@ void RelayHub::Attached(const Arrival& arrival, const absl::Status& status) {
   RelaySession& session = *arrival.session;
   if (status.ok()) {
     spdlog::info("relay: {}attached to space '{}'", session.prefix(), arrival.space->name());
-    KeepIn(*arrival.space, session);
+    if (!arrival.is_new) KeepIn(*arrival.space, session);
     // Lost since its last acknowledgement, when it was not attached yet.
     if (const auto ended = session.ended(); ended.has_value() && !ended->ok()) {
       arrival.space->Disconnect(arrival.target(), *ended);
@@ -219,7 +219,7 @@ void RelayHub::Attached(const Arrival& arrival, const absl::Status& status) {
 
 void RelayHub::KeepIn(Space& space, const RelaySession& session) {
   space.Keep(nullptr, [prefix = session.prefix()](const absl::Status& kept) {
-    // Before its first batch it was kept already, without where it stands.
+    // It is, as it stood before: should this server end now, it gets everything anew.
     if (!kept.ok()) {
       spdlog::warn("relay: {}not kept: {}", prefix, std::string(kept.message()));
     }
@@ -232,12 +232,11 @@ void RelayHub::Goodbye(const Seat& seat) {
   const auto session = seat.session.lock();
   if (space == nullptr || device == nullptr || session == nullptr) return;
   const PushTarget target{.device = device, .asid = seat.asid};
-  space->Submit(std::make_unique<DetachChange>(
-      target, [this, space, target, session](const absl::Status& status) {
+  space->Submit(
+      std::make_unique<DetachChange>(target, [this, target, session](const absl::Status& status) {
         if (!status.ok()) return session->End(status);
         // Ends the session, too.
-        space->Keep(nullptr,
-                    [this, target](const absl::Status&) { context_.registry.Release(target); });
+        context_.registry.Release(target);
       }));
 }
 

@@ -275,6 +275,9 @@ class Space : public std::enable_shared_from_this<Space> {
                     store::WriteBatch& batch) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   // Everything but mappings and queues, as far as it is not kept yet.
   void WriteState(store::WriteBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The same with a step that changes attachments.
+  void WriteStep(Revision revision, const History::Entry& entry, store::WriteBatch& batch)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The planned steps, and how to take them back.
   void WritePlanned(store::WriteBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   record::PendingRecord WritePending(const std::vector<uint64_t>& requests,
@@ -328,9 +331,9 @@ class Space : public std::enable_shared_from_this<Space> {
   void MarkLost(const std::vector<PushTarget>& targets, const PushResult& result)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PublishState(const Attachment& attachment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Where the tables of relays' devices stand, of an attachment that has what is
-  // committed.
-  void NotePoint(Attachment& attachment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Where the table of a relay's device stands, of an attachment that has what the space
+  // has at `revision`.
+  void NotePoint(Attachment& attachment, Revision revision) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The same for all, before a batch goes out that leads to `planned`. The number that
   // the batch is to have; 0 when no relay gets it.
   uint64_t NotePlanned(Revision planned) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -89,10 +89,10 @@ void Space::Expect(Attachment attachment) {
   ApplyDeviceBounds();
 }
 
-void Space::NotePoint(Attachment& attachment) {
+void Space::NotePoint(Attachment& attachment, Revision revision) {
   const uint64_t batch = attachment.target.device->LastBatch(attachment.target.asid);
   attachment.points.clear();
-  if (batch != 0) attachment.points.push_back({.batch = batch, .revision = core_.revision()});
+  if (batch != 0) attachment.points.push_back({.batch = batch, .revision = revision});
 }
 
 uint64_t Space::NotePlanned(Revision planned) {
@@ -102,7 +102,7 @@ uint64_t Space::NotePlanned(Revision planned) {
         a.target.device->properties().backend != DeviceBackend::kRelay) {
       continue;
     }
-    NotePoint(a);
+    NotePoint(a, core_.revision());
     if (number == 0) number = state_.NextBatch();
     a.points.push_back({.batch = number, .revision = planned});
   }
@@ -113,7 +113,7 @@ void Space::DropPlannedPoints() {
   for (Attachment& a : attachments_) {
     DropPointsAfter(core_.revision(), a);
     // One that took the batch and what takes it back stands elsewhere now.
-    if (a.state == AttachmentState::kLive) NotePoint(a);
+    if (a.state == AttachmentState::kLive) NotePoint(a, core_.revision());
     if (a.state == AttachmentState::kFailed) a.points.clear();
   }
 }

@@ -113,6 +113,12 @@ void Space::WriteState(store::WriteBatch& batch) {
   }
 }
 
+void Space::WriteStep(Revision revision, const History::Entry& entry, store::WriteBatch& batch) {
+  WriteState(batch);
+  WriteHistory(revision, entry, absl::Now(), batch);
+  kept_.history = revision;
+}
+
 void Space::WritePlanned(store::WriteBatch& batch) {
   WriteState(batch);
   core_.ForEachPlannedMapping([&](MappingChange::Kind kind, const Mapping& m) {

@@ -2,6 +2,8 @@
 
 import contextlib
 
+import grpc
+
 from daemon import scaled
 from harness import Client
 from stubs import address_space_pb2 as api
@@ -52,6 +54,16 @@ class Watcher:
         while not changes or changes[-1][1] < revision:
             changes.append(self.change())
         return changes
+
+    def rest(self):
+        """What came before the stream was cut off."""
+        events = []
+        try:
+            for response in self._call:
+                events += response.events
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+        return events
 
     def error(self):
         """What ends the stream; whatever comes before is dropped."""

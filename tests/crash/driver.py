@@ -37,6 +37,7 @@ class Driver:
         self.random = random.Random(seed)
         self.devices = devices
         self.relay = relay  # a Relay that owns a device on the space
+        self.relay_began = False
         self.created = False
         self.mappings = {}  # id → Mapping
         self.svqs = {}
@@ -69,7 +70,7 @@ class Driver:
     def _run(self, client):
         try:
             while not self._stop.is_set():
-                if self.created and self.relay is not None and not self.relay.attached:
+                if self.created and self.relay is not None and not self.relay_began:
                     if not self.attach(client):
                         return
                 rpc, fields = self._next_request()
@@ -83,12 +84,15 @@ class Driver:
 
     def attach(self, client):
         """The relay comes (back). False when the server is gone."""
-        begun = self.relay.attached
         if not self.relay.attach(client):
             return False
-        if not begun:
+        if not self.relay_began:
             # Which took a revision, and nothing else did.
-            self.revision = client.space(self.name).revision
+            try:
+                self.revision = client.space(self.name).revision
+            except grpc.RpcError:
+                return False
+            self.relay_began = True
         return True
 
     def _send(self, client):
