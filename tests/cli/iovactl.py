@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import shutil
 import subprocess
 
@@ -25,6 +26,32 @@ def environment(socket=None, **more):
         env["IOVAD_SOCKET"] = socket
     env.update(more)
     return env
+
+
+def read_terminal(master):
+    """What is shown until the other side is closed."""
+    shown = b""
+    while True:
+        try:
+            data = os.read(master, 4096)
+        except OSError:  # Linux: it was closed
+            return shown.decode()
+        if not data:
+            return shown.decode()
+        shown += data
+
+
+def on_a_terminal(ctl, *arguments, **env):
+    """Runs iovactl with both outputs on a terminal and returns what it shows."""
+    master, slave = pty.openpty()
+    settings = environment(ctl.socket, **{"TERM": "xterm", **env})
+    with subprocess.Popen([IOVACTL, *map(str, arguments)], stdout=slave, stderr=slave,
+                          env=settings, cwd=ROOT) as process:
+        os.close(slave)
+        shown = read_terminal(master)
+        process.wait(scaled(30))
+    os.close(master)
+    return shown
 
 
 class Result:

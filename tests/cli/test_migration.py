@@ -4,11 +4,14 @@ import os
 import pty
 import re
 import stat
+import select
 import subprocess
 
 import pytest
 
-from iovactl import IOVACTL, environment
+from daemon import scaled
+from harness import FIRST_FIT, PAGE, Client, spec
+from iovactl import IOVACTL, environment, on_a_terminal, read_terminal
 
 HERE = 0x7F0000000000
 THERE = 0x7E0000000000
@@ -167,3 +170,76 @@ def test_what_is_no_export_is_a_mistake_of_the_callers(ctl, file, fresh, tmp_pat
 ])
 def test_usage(ctl, file, fresh, arguments):
     ctl("import", fresh("there"), "--file", file, *arguments, code=2)
+
+
+MANY = 30_000  # pages, a mapping each; an import maps 10,000 at a time
+BAR = r"\r\[(#*)\.*\] +(\d+) %  (.*?)\x1b\[K"
+GONE = "\r\x1b[K"
+
+
+@pytest.fixture(scope="module", name="api")
+def _api(server):
+    with Client(server.target) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module", name="many")
+def _many(api):
+    api.CreateSpace(space="many", placement=FIRST_FIT)
+    for first in range(0, MANY, 10_000):
+        api.update("many", *[spec(HERE + n * PAGE, PAGE, gpa=n * PAGE)
+                             for n in range(first, first + 10_000)])
+    return "many"
+
+
+def bars_of(shown):
+    """[(part of the bar that is full, per cent, text)] and what else is shown."""
+    return re.findall(BAR, shown), re.sub(BAR, "", shown)
+
+
+def slow_device(api, name):
+    """A device that takes its time for the second and the third step of an import."""
+    api.OpenDevice(device=name, simulated=dict(entry_budget=MANY, faults=[
+        dict(op="OP_UPDATE", nth=nth, delay=dict(seconds=1)) for nth in (15_000, 25_000)]))
+    return name
+
+
+def test_import_shows_how_far_it_is_on_a_terminal(ctl, api, many, fresh, tmp_path):
+    """Bytes mapped and the rate, once it takes longer than half a second."""
+    path = tmp_path / "many.space"
+    ctl("export", many, "--file", path)
+    bind = ["--bind", f"0+{MANY * PAGE}={THERE:#x}"]
+    shown = on_a_terminal(ctl, "import", fresh("there"), "--file", path, *bind, "--attach",
+                          slow_device(api, fresh("slow")))
+    bars, rest = bars_of(shown)
+    assert [(len(full), int(share)) for full, share, _ in bars] == [(20, 67), (30, 100)]
+    for (_, _, text), mapped in zip(bars, ("~78.1 MiB", "~117.2 MiB")):
+        assert re.fullmatch(rf"{mapped} of ~117.2 MiB mapped, ~?[\d.]+ [KMG]iB/s", text), text
+    # It goes before the answer comes.
+    assert rest.startswith(GONE) and "imported in" in rest and "\r[" not in rest
+
+    # Not where nobody looks: ctl() sees to it that standard error is empty.
+    ctl("import", fresh("there"), "--file", path, *bind, "--attach",
+        slow_device(api, fresh("slow")))
+    # Nor when it is quick.
+    assert "\r[" not in on_a_terminal(ctl, "import", fresh("there"), "--file", path, *bind)
+
+
+def test_export_shows_how_far_it_is_on_a_terminal(ctl, many):
+    """When what it writes to is slow: a pipe that nobody reads for a while."""
+    master, slave = pty.openpty()
+    with subprocess.Popen([IOVACTL, "export", many], stdout=subprocess.PIPE, stderr=slave,
+                          env=environment(ctl.socket)) as process:
+        os.close(slave)
+        # It has begun; while the pipe is full, its first half second goes by.
+        assert select.select([process.stdout], [], [], scaled(30))[0]
+        assert not select.select([master], [], [], scaled(0.6))[0]
+        exported = process.stdout.read()
+        bars, rest = bars_of(read_terminal(master))
+        assert process.wait(scaled(30)) == 0
+    os.close(master)
+    assert exported.startswith(b"iovad export 1\n")
+    assert rest == GONE and bars
+    _, share, text = bars[0]
+    assert 0 < int(share) < 100
+    assert re.fullmatch(rf"\d+ of {MANY} mappings, ~?[\d.]+ [KM]iB, \d+/s", text), text

@@ -1,35 +1,13 @@
 """How answers and errors come out: colours, pipes, full disks."""
 
 import os
-import pty
 import re
 import signal
 import subprocess
 
 import pytest
 from daemon import scaled
-from iovactl import IOVACTL, ROOT, environment
-
-
-def on_a_terminal(ctl, *arguments, **env):
-    """Runs iovactl with both outputs on a terminal and returns what it shows."""
-    master, slave = pty.openpty()
-    settings = environment(ctl.socket, **{"TERM": "xterm", **env})
-    with subprocess.Popen([IOVACTL, *arguments], stdout=slave, stderr=slave, env=settings,
-                          cwd=ROOT) as process:
-        os.close(slave)
-        shown = b""
-        while True:
-            try:
-                data = os.read(master, 4096)
-            except OSError:  # Linux: the other side was closed
-                break
-            if not data:
-                break
-            shown += data
-        process.wait(scaled(30))
-    os.close(master)
-    return shown.decode()
+from iovactl import ROOT, on_a_terminal
 
 
 def test_colours_are_for_terminals_only(ctl, space):
