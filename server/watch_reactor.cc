@@ -157,7 +157,7 @@ class WatchStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool finished_ ABSL_GUARDED_BY(mu_) = false;
   // Why it is to finish.
   absl::Status end_ ABSL_GUARDED_BY(mu_);
-  // What is being written: of the watch of a space or of spaces, a message of a notice.
+  // What is being written; then what is told, and which of its messages comes next.
   grpc::ByteBuffer message_;
   NoticePtr notice_ ABSL_GUARDED_BY(mu_);
   size_t next_message_ ABSL_GUARDED_BY(mu_) = 0;

@@ -33,6 +33,7 @@ class World:
         self.ram = os.path.join(os.path.dirname(folder), RAM)
         self.server = None
         self.records = None
+        self.everything = None
 
     def start(self, **options):
         self.server = Server(self.folder, "--memory-paths", os.path.dirname(self.folder),
@@ -62,6 +63,7 @@ class World:
             return name
 
         self.records = export(client, make_guest(client, make_space))
+        self.everything = everything(self.server.restart())
         self.server.stop()
 
     def copy(self, folder):  # pylint: disable=redefined-outer-name
@@ -222,11 +224,10 @@ def test_a_repeat_gets_the_first_answer_also_after_a_kill(world, request_):
 def test_a_first_attempt_that_a_kill_cut_off(made, folder, request_, point):  # noqa: F811
     """At each commit that the request comes to: it is wholly there afterwards or not at all,
     and the repeat does what is left to do, once."""
-    cut_off = []  # (before, found, after) by commit
+    before = made.everything
+    cut_off = []  # (found, after) by commit
     for passing in itertools.count(1):
         world = made.copy(os.path.join(folder, str(passing)))
-        before = everything(world.start())
-        world.server.stop()
         try:
             world.start(environment={"IOVAD_FAULT": f"{point}:kill:{passing}"})
         except AssertionError:
@@ -245,15 +246,14 @@ def test_a_first_attempt_that_a_kill_cut_off(made, folder, request_, point):  # 
         after = everything(world.client)
         assert after != before or repr(request_) == "ResetDevice"
         assert found in (before, after)
-        cut_off.append((before, found, after))
+        cut_off.append((found, after))
         assert request_.send(world) == answer
         assert everything(world.client) == after
         world.server.stop()
     if point == "store.before_commit":
-        before, found, _ = cut_off[0]
-        assert found == before
+        assert cut_off[0][0] == before
     else:
-        _, found, after = cut_off[-1]
+        found, after = cut_off[-1]
         assert found == after
 
 

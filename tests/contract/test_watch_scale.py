@@ -145,6 +145,14 @@ def test_who_gives_up_while_nothing_can_be_written_is_gone(slow):
         wait_until(lambda: counted(slow.client, "vm")["watchers"] == 0, "the watcher is gone")
 
 
+def test_the_snapshot_of_all_spaces_is_whole_when_a_watcher_may_be_less_behind(slow):
+    names = [f"s{n}" for n in range(60)]
+    for name in names:
+        slow.client.CreateSpace(space=name)
+    with SpacesWatcher(slow.client) as watcher:
+        assert sorted(watcher.snapshot()) == sorted(["vm", *names])
+
+
 def compact_revision(client, space):
     """From where one can watch; None when that is from the beginning."""
     with Watcher(client, space, start_revision=2) as watcher:
