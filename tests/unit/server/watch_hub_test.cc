@@ -122,8 +122,8 @@ TEST_F(WatchHubTest, EachGetsEverythingSinceItSubscribedInOrder) {
 
 TEST_F(WatchHubTest, MessagesAreMadeOnceForAll) {
   const auto hub = MakeHub();
-  std::vector<WatcherPtr> watchers;
-  for (int i = 0; i < 10; ++i) watchers.push_back(Subscribe(*hub));
+  std::vector<WatcherPtr> watchers(10);
+  for (WatcherPtr& watcher : watchers) watcher = Subscribe(*hub);
   Publish(*hub, 7, {.messages = 3, .bytes = 1});
   EXPECT_EQ(hub->counters().serialised, 0u);
   const std::vector<grpc::ByteBuffer>* made = nullptr;
