@@ -32,6 +32,8 @@ void RelayDevice::CountEntries(Asid asid, uint64_t entries) {
 }
 
 bool RelayDevice::Enter(Asid asid, std::shared_ptr<RelaySession> session, RelayOwner owner) {
+  // Goes without the lock, which its callback takes.
+  EventThread::Subscription over;
   const MutexLock lock(mu_);
   Seat& seat = seats_[asid];
   if (seat.session != nullptr) {
@@ -43,6 +45,7 @@ bool RelayDevice::Enter(Asid asid, std::shared_ptr<RelaySession> session, RelayO
   seat.session = std::move(session);
   seat.left = false;
   seat.owner = std::move(owner);
+  over = std::move(seat.owner_end);
   return true;
 }
 
@@ -50,6 +53,16 @@ void RelayDevice::Leave(Asid asid, const std::shared_ptr<RelaySession>& session)
   const MutexLock lock(mu_);
   const auto seat = seats_.find(asid);
   if (seat != seats_.end() && seat->second.session == session) seat->second.left = true;
+}
+
+void RelayDevice::Await(Asid asid, const std::shared_ptr<const UniqueFd>& pidfd,
+                        EventThread::Subscription end) {
+  const MutexLock lock(mu_);
+  const auto it = seats_.find(asid);
+  if (it == seats_.end()) return;
+  Seat& seat = it->second;
+  const bool served = seat.session != nullptr && !seat.left;
+  if (!served && seat.owner.pidfd == pidfd) std::swap(seat.owner_end, end);
 }
 
 TableGap RelayDevice::GapOf(Asid asid) const {
@@ -110,15 +123,15 @@ std::optional<RelayOwner> RelayDevice::LivingOwner(Asid asid) const {
 }
 
 void RelayDevice::Released(Asid asid, const absl::Status& why) {
-  std::shared_ptr<RelaySession> session;
+  Seat left;
   {
     const MutexLock lock(mu_);
     const auto seat = seats_.find(asid);
     if (seat == seats_.end()) return;
-    session = std::move(seat->second.session);
+    left = std::move(seat->second);
     seats_.erase(seat);
   }
-  if (session != nullptr) session->End(why);
+  if (left.session != nullptr) left.session->End(why);
 }
 
 uint64_t RelayDevice::EntryCount(Asid asid) const {

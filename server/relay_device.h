@@ -29,6 +29,7 @@
 #include "core/mutex.h"
 #include "core/unique_fd.h"
 #include "server/device.h"
+#include "server/event_thread.h"
 #include "server/push.h"
 #include "server/relay_session.h"
 
@@ -72,6 +73,10 @@ class RelayDevice final : public Device {
   bool Enter(Asid asid, std::shared_ptr<RelaySession> session, RelayOwner owner);
   // The peer is away: the seat is free for whom comes next.
   void Leave(Asid asid, const std::shared_ptr<RelaySession>& session);
+  // `end` waits for the end of the process that `pidfd` is of, as long as nobody comes
+  // to the seat. Dropped at once when somebody has.
+  void Await(Asid asid, const std::shared_ptr<const UniqueFd>& pidfd,
+             EventThread::Subscription end);
   // What the seat's new session lacks of what the one before it had to have, by what
   // its hello said.
   TableGap GapOf(Asid asid) const;
@@ -87,6 +92,8 @@ class RelayDevice final : public Device {
     std::shared_ptr<RelaySession> session;
     bool left = false;  // the session has ended
     RelayOwner owner;
+    // While nobody sits there: of its process.
+    EventThread::Subscription owner_end;
     // Of the session before, when this one began.
     RelaySession::Standing before;
     std::string before_space_uid;

@@ -1,9 +1,6 @@
 #include "server/relay_hub.h"
 
 #include <fcntl.h>
-#include <poll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -33,11 +30,12 @@ RelaySession::Timing TimingOf(const Config& config) {
           .ack_timeout = config.relay.ack_timeout};
 }
 
-int TickMilliseconds(const RelaySession::Timing& timing) {
+std::chrono::milliseconds TickPeriod(const RelaySession::Timing& timing) {
+  using std::chrono::milliseconds;
   const auto shortest =
       std::min({timing.heartbeat_interval, timing.silence_timeout, timing.ack_timeout});
-  const auto quarter = std::chrono::duration_cast<std::chrono::milliseconds>(shortest / 4);
-  return static_cast<int>(std::clamp<int64_t>(quarter.count(), 5, 250));
+  const auto quarter = std::chrono::duration_cast<milliseconds>(shortest / 4);
+  return std::clamp(quarter, milliseconds(5), milliseconds(250));
 }
 
 // Of a device that other spaces may have, too.
@@ -50,22 +48,17 @@ absl::Status Busy(const RelaySession::Peer& peer) {
 }  // namespace
 
 RelayHub::RelayHub(ServerContext& context)
-    : context_(context),
-      timing_(TimingOf(context.config)),
-      tick_ms_(TickMilliseconds(timing_)),
-      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  drained_ = context_.gate.OnDrain([this] { Wake(); });
-  thread_ = std::thread([this] { Run(); });
+    : context_(context), timing_(TimingOf(context.config)), tick_(TickPeriod(timing_)) {
+  drained_ = context_.gate.OnDrain([this] { TickAt(Clock::now()); });
 }
 
 RelayHub::~RelayHub() {
   drained_.Cancel();
-  {
-    const MutexLock lock(mu_);
-    stopping_ = true;
-  }
-  Wake();
-  thread_.join();
+  // Waits for a tick that runs, without the lock.
+  EventThread::Subscription last;
+  const MutexLock lock(mu_);
+  stopping_ = true;
+  last = std::move(next_tick_);
 }
 
 // ---- Joining ----------------------------------------------------------------
@@ -250,34 +243,46 @@ void RelayHub::Ending(const Seat& seat, const absl::Status& why) {
     space->Disconnect({.device = device, .asid = seat.asid}, why);
   }
   device->Leave(seat.asid, session);
-  if (why.ok() || !seat.owner.known()) return;
-  {
-    const MutexLock lock(mu_);
-    watched_.push_back(
-        {.pidfd = seat.owner.pidfd, .space = seat.space, .device = seat.device, .asid = seat.asid});
-  }
-  Wake();
+  if (!why.ok() && seat.owner.known()) Await(space, device, seat.asid, seat.owner.pidfd);
 }
 
-// ---- The thread -------------------------------------------------------------
+// ---- Waiting ----------------------------------------------------------------
 
 void RelayHub::TakeUp() {
   std::string after;
   while (true) {
     const std::vector<std::shared_ptr<Device>> page = context_.registry.Devices(after, 1000);
-    if (page.empty()) return Wake();
+    if (page.empty()) return;
     after = page.back()->name();
     for (const std::shared_ptr<Device>& device : page) {
       const auto relay = std::dynamic_pointer_cast<RelayDevice>(device);
       if (relay == nullptr) continue;
       for (const auto& [asid, space] : context_.registry.AttachedTo(device->name())) {
         const std::optional<RelayOwner> owner = relay->OwnerOf(asid);
-        if (!owner.has_value() || !owner->known()) continue;
-        const MutexLock lock(mu_);
-        watched_.push_back({.pidfd = owner->pidfd, .space = space, .device = relay, .asid = asid});
+        if (owner.has_value() && owner->known()) Await(space, relay, asid, owner->pidfd);
       }
     }
   }
+}
+
+void RelayHub::Await(const std::shared_ptr<Space>& space,
+                     const std::shared_ptr<RelayDevice>& device, Asid asid,
+                     const std::shared_ptr<const UniqueFd>& pidfd) {
+  const auto ended = [seat = Seat{.space = space, .device = device, .asid = asid}, pidfd] {
+    ProcessEnded(seat, pidfd);
+  };
+  device->Await(asid, pidfd, context_.events.OnReadable(pidfd, ended));
+}
+
+void RelayHub::ProcessEnded(const Seat& seat, const std::shared_ptr<const UniqueFd>& pidfd) {
+  const auto space = seat.space.lock();
+  const auto device = seat.device.lock();
+  if (space == nullptr || device == nullptr || device->IsServed(seat.asid)) return;
+  const std::optional<RelayOwner> owner = device->OwnerOf(seat.asid);
+  if (!owner.has_value() || owner->pidfd != pidfd) return;
+  spdlog::info("relay: device '{}', ASID {}: process {} has ended", device->name(),
+               seat.asid.value(), owner->pid);
+  space->OwnerEnded({.device = device, .asid = seat.asid});
 }
 
 void RelayHub::Add(std::weak_ptr<RelayTicked> stream) {
@@ -285,16 +290,18 @@ void RelayHub::Add(std::weak_ptr<RelayTicked> stream) {
     const MutexLock lock(mu_);
     streams_.push_back(std::move(stream));
   }
-  Wake();
+  TickAt(Clock::now());
 }
 
-void RelayHub::Wake() {
-  const uint64_t one = 1;
-  // Full means that it is awake already.
-  [[maybe_unused]] const ssize_t written = write(wake_.get(), &one, sizeof(one));
+void RelayHub::TickAt(Clock::time_point time) {
+  EventThread::Subscription before;  // goes without the lock
+  const MutexLock lock(mu_);
+  if (stopping_) return;
+  // A tick that begins at once comes to this place after it.
+  before = std::exchange(next_tick_, context_.events.At(time, [this] { Tick(); }));
 }
 
-int RelayHub::TickStreams() {
+void RelayHub::Tick() {
   std::vector<std::shared_ptr<RelayTicked>> streams;
   {
     const MutexLock lock(mu_);
@@ -307,49 +314,8 @@ int RelayHub::TickStreams() {
   }
   const Clock::time_point now = Clock::now();
   for (const auto& stream : streams) stream->Tick(now);
-  constexpr int kDrainTick = 10;
-  if (streams.empty()) return -1;
-  return context_.gate.draining() ? kDrainTick : tick_ms_;
-}
-
-void RelayHub::Look(const std::vector<Watched>& watched) {
-  for (const Watched& w : watched) {
-    const auto space = w.space.lock();
-    const auto device = w.device.lock();
-    const std::optional<RelayOwner> owner =
-        device == nullptr ? std::nullopt : device->OwnerOf(w.asid);
-    const bool stale = space == nullptr || !owner.has_value() || owner->pidfd != w.pidfd;
-    if (!stale && !owner->dead()) continue;
-    {
-      const MutexLock lock(mu_);
-      std::erase_if(watched_, [&](const Watched& other) { return other.pidfd == w.pidfd; });
-    }
-    if (stale || device->IsServed(w.asid)) continue;
-    spdlog::info("relay: device '{}', ASID {}: process {} has ended", device->name(),
-                 w.asid.value(), owner->pid);
-    space->OwnerEnded({.device = device, .asid = w.asid});
-  }
-}
-
-void RelayHub::Run() {
-  std::vector<pollfd> polled;
-  while (true) {
-    const int timeout = TickStreams();
-    std::vector<Watched> watched;
-    {
-      const MutexLock lock(mu_);
-      if (stopping_) return;
-      watched = watched_;
-    }
-    polled.assign(1, {.fd = wake_.get(), .events = POLLIN, .revents = 0});
-    for (const Watched& w : watched) {
-      polled.push_back({.fd = w.pidfd->get(), .events = POLLIN, .revents = 0});
-    }
-    if (poll(polled.data(), polled.size(), timeout) < 0) continue;
-    uint64_t count = 0;
-    [[maybe_unused]] const ssize_t got = read(wake_.get(), &count, sizeof(count));
-    Look(watched);
-  }
+  constexpr std::chrono::milliseconds kDrainTick{10};
+  if (!streams.empty()) TickAt(now + (context_.gate.draining() ? kDrainTick : tick_));
 }
 
 }  // namespace iovad

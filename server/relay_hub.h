@@ -7,8 +7,7 @@
 // that owned the device is watched: with its end the device's table is gone, so that
 // changes can go on.
 //
-// A thread of its own keeps the time of all streams and watches the processes. It
-// sleeps while there is neither.
+// The server's event thread keeps the time of all streams and watches the processes.
 //
 // Thread safety. All functions, from any thread.
 //
@@ -28,12 +27,12 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "core/mutex.h"
 #include "core/unique_fd.h"
+#include "server/event_thread.h"
 #include "server/relay_device.h"
 #include "server/relay_hello.h"
 #include "server/relay_session.h"
@@ -69,7 +68,7 @@ class RelayHub {
 
   // Watches the processes of the peers that are waited for since the server was started
   // anew. Before anything is served.
-  void TakeUp() ABSL_LOCKS_EXCLUDED(mu_);
+  void TakeUp();
 
   // Ticks it as long as it lives.
   void Add(std::weak_ptr<RelayTicked> stream) ABSL_LOCKS_EXCLUDED(mu_);
@@ -97,14 +96,6 @@ class RelayHub {
 
     PushTarget target() const { return {.device = device, .asid = asid}; }
   };
-  // A process whose end is waited for.
-  struct Watched {
-    std::shared_ptr<const UniqueFd> pidfd;
-    std::weak_ptr<Space> space;
-    std::weak_ptr<RelayDevice> device;
-    Asid asid;
-  };
-
   absl::Status TakeSeat(Arrival& arrival, const RelayHello& said, const v1::RelayHello& hello,
                         std::function<void()> wake) ABSL_EXCLUSIVE_LOCKS_REQUIRED(join_mu_);
   // IN_USE when another process is the space's client.
@@ -117,25 +108,26 @@ class RelayHub {
   void Goodbye(const Seat& seat);
   static void KeepIn(Space& space, const RelaySession& session);
 
-  void Run();
-  void Wake();
-  // How long until streams must be looked at; negative when there are none.
-  int TickStreams() ABSL_LOCKS_EXCLUDED(mu_);
-  void Look(const std::vector<Watched>& watched) ABSL_LOCKS_EXCLUDED(mu_);
+  // Waits for the end of the process that owns the device, and owned it when the
+  // attachment was lost.
+  void Await(const std::shared_ptr<Space>& space, const std::shared_ptr<RelayDevice>& device,
+             Asid asid, const std::shared_ptr<const UniqueFd>& pidfd);
+  static void ProcessEnded(const Seat& seat, const std::shared_ptr<const UniqueFd>& pidfd);
+  // Looks at all streams, and again later while there are any.
+  void Tick() ABSL_LOCKS_EXCLUDED(mu_);
+  void TickAt(Clock::time_point time) ABSL_LOCKS_EXCLUDED(mu_);
 
   ServerContext& context_;
   const RelaySession::Timing timing_;
-  const int tick_ms_;
+  const std::chrono::milliseconds tick_;
   // Held while a peer is let in, so that two do not pass each other's checks.
   Mutex join_mu_;
 
   Mutex mu_;
   std::vector<std::weak_ptr<RelayTicked>> streams_ ABSL_GUARDED_BY(mu_);
-  std::vector<Watched> watched_ ABSL_GUARDED_BY(mu_);
+  EventThread::Subscription next_tick_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
-  const UniqueFd wake_;
   DrainGate::Subscription drained_;
-  std::thread thread_;
 };
 
 }  // namespace iovad

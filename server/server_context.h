@@ -11,6 +11,7 @@
 #include "core/mapped_file.h"
 #include "server/config.h"
 #include "server/drain.h"
+#include "server/event_thread.h"
 #include "server/handle_store.h"
 #include "server/registry.h"
 #include "server/state.h"
@@ -26,9 +27,12 @@ struct ServerContext {
         handles({.ttl = c.limits.fd_handle_ttl,
                  .max_handles = c.limits.max_fd_handles,
                  .max_handles_per_user = c.limits.max_fd_handles_per_user}) {}
+  ~ServerContext() { events.Stop(); }
 
   const Config config;
   DrainGate& gate;
+  // What is waited for by nobody's request. Outlives all that waits.
+  EventThread events;
   // What survives the server.
   State& state;
   Registry registry;

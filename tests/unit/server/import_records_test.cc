@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/page.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/call.h"
@@ -19,7 +20,6 @@
 namespace iovad {
 namespace {
 
-constexpr uint64_t kPage = 4096;
 constexpr Hva kHva{0x7f0000000000};
 
 // A step of a space, as its writer runs it.
@@ -43,12 +43,12 @@ class ImportRecordsTest : public testing::Test {
     space->Submit(std::make_unique<Step>([&](AddressSpace& core) -> absl::StatusOr<bool> {
       std::vector<Operation> operations;
       for (uint64_t i = 0; i < mappings; ++i) {
-        operations.emplace_back(MapSpec{.gpa = Gpa(i * kPage),
-                                        .hva = Hva(kHva.value() + i / 2 * kPage),
-                                        .size = kPage,
+        operations.emplace_back(MapSpec{.gpa = Gpa(i * kPageSize),
+                                        .hva = Hva(kHva.value() + i / 2 * kPageSize),
+                                        .size = kPageSize,
                                         .label = i == 1 ? "alias" : ""});
       }
-      operations.emplace_back(MapSpec{.hva = Hva(kHva.value() + (1 << 30)), .size = kPage});
+      operations.emplace_back(MapSpec{.hva = Hva(kHva.value() + (1 << 30)), .size = kPageSize});
       return core.Update(operations).status().ok();
     }));
     space->Submit(std::make_unique<Step>([&](AddressSpace& core) -> absl::StatusOr<bool> {
@@ -102,12 +102,12 @@ TEST_F(ImportRecordsTest, TakesWhatIsExported) {
   ASSERT_EQ(import.mappings().size(), 6u);
   EXPECT_EQ(import.skipped_count(), 1u);
   EXPECT_EQ(import.svqs().size(), 1u);
-  EXPECT_EQ(import.total_bytes(), 6 * kPage);
+  EXPECT_EQ(import.total_bytes(), 6 * kPageSize);
   for (uint64_t i = 0; i < 6; ++i) {
     // Congruent: in the order of the HVAs or not, the IOVAs ascend.
     const ImportedMapping& m = import.mappings()[i];
     EXPECT_NE(m.backing, 0u);
-    EXPECT_EQ(import.label(m), m.gpa == Gpa(kPage) ? "alias" : "");
+    EXPECT_EQ(import.label(m), m.gpa == Gpa(kPageSize) ? "alias" : "");
   }
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/page.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -15,8 +16,6 @@ namespace iovad {
 namespace {
 
 using std::chrono::milliseconds;
-
-constexpr uint64_t kPage = 4096;
 
 class RelaySessionTest : public ::testing::Test {
  protected:
@@ -49,8 +48,9 @@ class RelaySessionTest : public ::testing::Test {
   static IotlbBatch Maps(size_t count, uint64_t hva = 0x7f0000000000) {
     std::vector<Mapping> added;
     for (size_t i = 0; i < count; ++i) {
-      added.emplace_back(MappingId(i + 1), *IovaRange::FromSize(Iova((i + 1) * kPage), kPage),
-                         std::nullopt, Hva(hva + i * kPage), Access::kReadWrite, Revision(2));
+      added.emplace_back(MappingId(i + 1),
+                         *IovaRange::FromSize(Iova((i + 1) * kPageSize), kPageSize), std::nullopt,
+                         Hva(hva + i * kPageSize), Access::kReadWrite, Revision(2));
     }
     return IotlbBatch::FromChange({}, added);
   }
@@ -134,7 +134,7 @@ TEST_F(RelaySessionTest, ABatchIsAnsweredByItsAcknowledgement) {
   EXPECT_TRUE(batch.reset());
   EXPECT_FALSE(batch.more());
   ASSERT_EQ(batch.updates_size(), 2);
-  EXPECT_EQ(batch.updates(1).iova(), 2 * kPage);
+  EXPECT_EQ(batch.updates(1).iova(), 2 * kPageSize);
   EXPECT_EQ(batch.updates(1).asid(), 1U);
   EXPECT_TRUE(outcomes_.empty());
   Ack(*session, 11);
@@ -244,7 +244,7 @@ TEST_F(RelaySessionTest, Refusals) {
 
 TEST_F(RelaySessionTest, AFailureAtIova0EmptiesTheTable) {
   auto session = Ready();
-  const Mapping low(MappingId(1), *IovaRange::FromSize(Iova(0), kPage), std::nullopt,
+  const Mapping low(MappingId(1), *IovaRange::FromSize(Iova(0), kPageSize), std::nullopt,
                     Hva(0x7f0000000000), Access::kReadWrite, Revision(2));
   Push(*session, IotlbBatch::FromChange({}, {low}));
   Drain(*session);
@@ -402,19 +402,19 @@ TEST_F(RelaySessionTest, AfterGoodbyeEverythingIsDone) {
 TEST_F(RelaySessionTest, MemoryIsAnnounced) {
   MemoryMap map;
   map.Add({.id = MemoryId(3),
-           .client = *HvaRange::FromSize(Hva(0x7f0000000000), 16 * kPage),
-           .offset = 8 * kPage});
+           .client = *HvaRange::FromSize(Hva(0x7f0000000000), 16 * kPageSize),
+           .offset = 8 * kPageSize});
   const auto memory = std::make_shared<const MemoryMap>(map);
   auto session = Make(/*registered=*/true);
   Push(*session, Maps(2, 0x7f0000004000), Kind::kReplace, memory);
   const auto messages = Drain(*session);
   ASSERT_EQ(messages.size(), 2U);
   EXPECT_EQ(messages[0].memory().memory_id(), 3U);
-  EXPECT_EQ(messages[0].memory().size(), 16 * kPage);
-  EXPECT_EQ(messages[0].memory().offset(), 8 * kPage);
+  EXPECT_EQ(messages[0].memory().size(), 16 * kPageSize);
+  EXPECT_EQ(messages[0].memory().offset(), 8 * kPageSize);
   EXPECT_EQ(messages[0].memory().fd_handle(), "handle-3-1");
   EXPECT_EQ(messages[1].batch().updates(1).memory_id(), 3U);
-  EXPECT_EQ(messages[1].batch().updates(1).offset(), 5 * kPage);
+  EXPECT_EQ(messages[1].batch().updates(1).offset(), 5 * kPageSize);
   EXPECT_EQ(messages[1].batch().updates(1).uaddr(), 0U);
   Ack(*session, seq_);
   // Known by now, and unknown again after a refusal.
