@@ -15,6 +15,8 @@
 #include "server/point_groups.h"
 #include "server/raw_call.h"
 #include "server/space_options.h"
+#include "server/space_removal.h"
+#include "server/transfer_change.h"
 #include "server/update_stream.h"
 #include "server/watch_reactor.h"
 
@@ -113,8 +115,16 @@ grpc::ServerUnaryReactor* AddressSpaceService::CreateSpace(grpc::CallbackServerC
         };
         SpaceOptions options;
         Space::Identity identity;
-        const absl::Status parsed = ParseSpace(req, context_.config.limits, options, identity);
+        absl::Status parsed = ParseSpace(req, context_.config, options, identity);
+        // Before the handle is taken, which is good for TransferSpace then.
+        if (parsed.ok()) parsed = registry.CheckNewSpace(req.space());
         if (!parsed.ok()) return end(parsed);
+        if (!req.owner_handle().empty()) {
+          auto owner = TakeOwner(req.owner_handle(), context_.handles,
+                                 absl::StrCat("space '", req.space(), "': "));
+          if (!owner.ok()) return end(owner.status());
+          identity.ownership.owner = *std::move(owner);
+        }
         std::vector<Registry::AttachTo> attach_to;
         for (const v1::AttachmentSpec& spec : req.attachments()) {
           attach_to.push_back({.device = spec.device(),
@@ -126,7 +136,7 @@ grpc::ServerUnaryReactor* AddressSpaceService::CreateSpace(grpc::CallbackServerC
         if (!made.ok()) return end(made.status());
         PointGroups(
             registry, req.space(), attach_to,
-            [&registry, exchange, repeats, end, space = *made](const absl::Status& pointed) {
+            [this, &registry, exchange, repeats, end, space = *made](const absl::Status& pointed) {
               const auto give_up = [&registry, end, space](const absl::Status& why) {
                 space->Submit(std::make_unique<DeleteChange>(
                     /*force=*/true, [&registry, end, space, why](const absl::Status&) {
@@ -140,8 +150,10 @@ grpc::ServerUnaryReactor* AddressSpaceService::CreateSpace(grpc::CallbackServerC
                   [&](store::WriteBatch& batch) {
                     repeats->Keep(store::kServer, exchange->response, batch);
                   },
-                  [end, give_up](const absl::Status& kept) {
-                    kept.ok() ? end(kept) : give_up(kept);
+                  [this, space, end, give_up](const absl::Status& kept) {
+                    if (!kept.ok()) return give_up(kept);
+                    context_.owners.Watch(space);
+                    end(kept);
                   });
             });
       });
@@ -222,35 +234,48 @@ grpc::ServerUnaryReactor* AddressSpaceService::DeleteSpace(grpc::CallbackServerC
     call.Finish(space.status());
     return call.reactor();
   }
-  auto change = std::make_unique<DeleteChange>(
-      request->force(),
-      [&registry, call, repeats, response, space = *space](const absl::Status& ended) {
-        const auto end = [call, repeats, response](const absl::Status& why) {
-          repeats->End(why, *response);
-          call.Finish(why);
-        };
-        if (!ended.ok()) return end(ended);
-        registry.RemoveSpace(*space);
-        store::WriteBatch batch;
-        batch.UseReserve();
-        batch.DeleteSpace(space->number());
-        repeats->Keep(store::kServer, *response, batch);
-        registry.state().Commit(std::move(batch), end);
+  RemoveSpace(
+      registry, *space,
+      {.force = request->force(),
+       .expected_revision = Expected(*request),
+       .more = [repeats, response](
+                   store::WriteBatch& batch) { repeats->Keep(store::kServer, *response, batch); }},
+      [call, repeats, response](const absl::Status& removed) {
+        repeats->End(removed, *response);
+        call.Finish(removed);
       });
-  change->expected_revision = Expected(*request);
-  (*space)->Submit(std::move(change));
   return call.reactor();
 }
 
-grpc::ServerUnaryReactor* AddressSpaceService::TransferSpace(
-    grpc::CallbackServerContext* rpc, const v1::TransferSpaceRequest* request,
-    v1::TransferSpaceResponse* response) {
-  return ServeAtOnce(rpc, "TransferSpace", *request, *response, [&](Space& space) {
-    const bool missing = request->owner_handle().empty();
-    return MakeError({.reason = missing ? Reason::kMissingField : Reason::kHandleNotFound},
-                     absl::StrCat(space.prefix(), missing ? "owner_handle is missing"
-                                                          : "there is no such owner_handle"));
-  });
+grpc::ServerUnaryReactor* AddressSpaceService::TransferSpace(grpc::CallbackServerContext* rpc,
+                                                             const grpc::ByteBuffer* request,
+                                                             grpc::ByteBuffer* response) {
+  return ServeRaw<v1::TransferSpaceRequest, v1::TransferSpaceResponse>(
+      context_, rpc, request, response, [this, rpc](const auto& exchange, auto answer) {
+        const v1::TransferSpaceRequest& req = exchange->request;
+        const absl::StatusOr<std::shared_ptr<Space>> space =
+            context_.registry.FindSpace(req.space(), req.space_uid());
+        if (!space.ok()) return answer(space.status());
+        auto repeats =
+            std::make_shared<Repeats>((*space)->request_log(), req.request_id(), "TransferSpace",
+                                      req, exchange->response, (*space)->prefix());
+        if (!repeats->status().ok() || repeats->replayed()) return answer(repeats->status());
+        const auto refuse = [&](const absl::Status& why) {
+          repeats->End(why, exchange->response);
+          answer(why);
+        };
+        absl::Status status = AuthorizeTransfer(*rpc, (*space)->ownership().owner.get());
+        if (status.ok()) status = (*space)->CheckRevision(Expected(req));
+        if (!status.ok()) return refuse(status);
+        // Now, and not in its turn: the handle is not good for ever.
+        auto owner = TakeOwner(req.owner_handle(), context_.handles, (*space)->prefix());
+        if (!owner.ok()) return refuse(owner.status());
+        auto change = std::make_unique<TransferChange>(
+            context_.owners, *std::move(owner), exchange->response, std::move(repeats),
+            [exchange, answer](const absl::Status& transferred) { answer(transferred); });
+        change->expected_revision = Expected(req);
+        (*space)->Submit(std::move(change));
+      });
 }
 
 // ---- Attachments ------------------------------------------------------------

@@ -15,7 +15,8 @@ using RepeatableSpaceCalls = v1::AddressSpaceService::WithRawCallbackMethod_Crea
     v1::AddressSpaceService::WithRawCallbackMethod_UpdateSpace<
         v1::AddressSpaceService::WithRawCallbackMethod_AttachDevice<
             v1::AddressSpaceService::WithRawCallbackMethod_DetachDevice<
-                v1::AddressSpaceService::CallbackService>>>>;
+                v1::AddressSpaceService::WithRawCallbackMethod_TransferSpace<
+                    v1::AddressSpaceService::CallbackService>>>>>;
 // All watchers are sent the same bytes.
 using AddressSpaceServiceBase = v1::AddressSpaceService::WithRawCallbackMethod_Watch<
     v1::AddressSpaceService::WithRawCallbackMethod_WatchSpaces<RepeatableSpaceCalls>>;
@@ -44,8 +45,8 @@ class AddressSpaceService final : public AddressSpaceServiceBase {
                                         const v1::DeleteSpaceRequest* request,
                                         v1::DeleteSpaceResponse* response) override;
   grpc::ServerUnaryReactor* TransferSpace(grpc::CallbackServerContext* rpc,
-                                          const v1::TransferSpaceRequest* request,
-                                          v1::TransferSpaceResponse* response) override;
+                                          const grpc::ByteBuffer* request,
+                                          grpc::ByteBuffer* response) override;
 
   grpc::ServerUnaryReactor* AttachDevice(grpc::CallbackServerContext* rpc,
                                          const grpc::ByteBuffer* request,

@@ -164,17 +164,22 @@ class ReturnChange final : public AttachmentChange {
 };
 
 // Empties the devices and ends the space: watchers are told, and later changes
-// are SPACE_NOT_FOUND. SPACE_NOT_EMPTY without `force`; DEVICE_ERROR.
+// are SPACE_NOT_FOUND. What `check` finds, if there is one, SPACE_NOT_EMPTY without
+// `force`; DEVICE_ERROR.
 class DeleteChange final : public AttachmentChange {
  public:
-  DeleteChange(bool force, Finished finished)
-      : AttachmentChange(std::move(finished)), force_(force) {}
+  using Check = std::function<absl::Status(const Space&)>;
+  DeleteChange(bool force, Finished finished, Check check = nullptr)
+      : AttachmentChange(std::move(finished)), force_(force), check_(std::move(check)) {}
   void Run(Space& space, const std::function<void(absl::Status)>& done) override {
+    const absl::Status checked = check_ ? check_(space) : absl::OkStatus();
+    if (!checked.ok()) return done(checked);
     Delete(space, *this, force_, done);
   }
 
  private:
   const bool force_;
+  const Check check_;
 };
 
 }  // namespace iovad

@@ -92,6 +92,9 @@ struct RelayTimes {
   friend bool operator==(const RelayTimes&, const RelayTimes&) = default;
 };
 
+// The longest grace time, of a space or by default.
+inline constexpr std::chrono::seconds kMaxOwnerGrace{86'400};
+
 enum class LogLevel { kTrace, kDebug, kInfo, kWarn, kError, kOff };
 enum class LogFormat { kText, kJson };
 
@@ -121,6 +124,9 @@ struct Config {
   LogFormat log_format = LogFormat::kText;
   // How long running requests may take to finish after SIGTERM.
   std::chrono::seconds drain_timeout{30};
+  // How long a space that is tied to its owner's process stays when that has ended,
+  // where CreateSpace does not say.
+  std::chrono::seconds owner_grace{30};
   RelayTimes relay;
   Limits limits;
 

@@ -13,9 +13,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "core/address_space.h"
 #include "core/error.h"
 #include "core/operations.h"
+#include "google/protobuf/duration.pb.h"
+#include "google/protobuf/timestamp.pb.h"
 #include "iovad/v1/address_space.pb.h"
 #include "iovad/v1/types.pb.h"
 
@@ -61,6 +64,13 @@ void Write(const Svq& svq, Tentative tentative, v1::Svq& out);
 void Write(const Translations& translations, v1::TranslateResponse& out);
 void Write(const ErrorDetail& detail, v1::ErrorDetail& out);
 v1::Placement ToProto(Placement placement);
+
+// ---- Times, either way.
+
+void Write(absl::Time time, google::protobuf::Timestamp& out);
+void Write(absl::Duration duration, google::protobuf::Duration& out);
+absl::Time ReadTime(const google::protobuf::Timestamp& time);
+absl::Duration ReadDuration(const google::protobuf::Duration& duration);
 
 }  // namespace iovad
 

@@ -41,7 +41,8 @@ constexpr std::chrono::milliseconds kGoodbye{500};
 // How long after the drain timeout a request may hold up the end, though it was
 // cancelled: what waits for a device cannot be called off.
 constexpr std::chrono::seconds kLeave{2};
-// Descriptors for all that is no connection: logs, epoll sets, the store, …
+// Descriptors for all that is no connection: logs, epoll sets, the store, … Beside
+// these, a space may have one, for its owner's process.
 constexpr uint64_t kOtherDescriptors = 256;
 
 std::string_view Message(const absl::Status& status) {
@@ -65,8 +66,9 @@ void SetUpGrpc() {
 }
 
 // Raises the soft limit on descriptors to the hard one. Returns how many
-// connections fit then, at most `wanted`.
-uint64_t RoomForConnections(uint64_t wanted) {
+// connections fit then, at most `limits.max_connections`.
+uint64_t RoomForConnections(const Limits& limits) {
+  const uint64_t wanted = limits.max_connections;
   rlimit files = {};
   if (getrlimit(RLIMIT_NOFILE, &files) != 0) return wanted;
   if (files.rlim_cur < files.rlim_max) {
@@ -75,7 +77,8 @@ uint64_t RoomForConnections(uint64_t wanted) {
     if (setrlimit(RLIMIT_NOFILE, &raised) == 0) files = raised;
   }
   const uint64_t limit = files.rlim_cur;
-  const uint64_t room = limit > 2 * kOtherDescriptors ? limit - kOtherDescriptors : limit / 2;
+  const uint64_t others = kOtherDescriptors + limits.max_spaces;
+  const uint64_t room = limit > 2 * others ? limit - others : limit / 2;
   if (room >= wanted) return wanted;
   spdlog::warn("limits.max-connections is {}, but only {} files may be open: taking {} connections",
                wanted, limit, room);
@@ -181,7 +184,7 @@ void Daemon::ServeConnections() {
   std::vector<int> listening = {socket_->fd()};
   if (tcp_) listening.push_back(tcp_.get());
   listener_ = std::make_unique<Listener>(
-      std::move(listening), RoomForConnections(config_.limits.max_connections),
+      std::move(listening), RoomForConnections(config_.limits),
       [this](int listening_fd, int connection) {
         grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
         parameters.listener_fd = listening_fd;
@@ -243,6 +246,7 @@ int RunDaemon(const Config& config) {
   Services services(config, gate, **state);
   if (absl::Status s = Restore(services.context()); !s.ok()) return refuse(s);
   services.relays().TakeUp();
+  services.context().owners.TakeUp();
   absl::StatusOr<std::unique_ptr<Daemon>> started =
       Daemon::Start(config, gate, services.All(), &services.handles());
   if (!started.ok()) return refuse(started.status());

@@ -21,13 +21,6 @@ namespace {
 constexpr size_t kMaxAliases = 100;
 constexpr size_t kMaxPieces = 1000;
 
-void WriteTime(absl::Time time, google::protobuf::Timestamp& out) {
-  const int64_t seconds = absl::ToUnixSeconds(time);
-  out.set_seconds(seconds);
-  out.set_nanos(
-      static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
-}
-
 // "gpa:0x1000", "hva:…" or "iova:…", hexadecimal with 0x or decimal.
 std::optional<Query> ParseAddress(std::string_view text) {
   const size_t colon = text.find(':');
@@ -80,11 +73,12 @@ grpc::ServerUnaryReactor* DebugService::GetServerInfo(grpc::CallbackServerContex
     out["max_fd_handles"] = limits.max_fd_handles;
     out["max_fd_handles_per_user"] = limits.max_fd_handles_per_user;
     out["fd_handle_ttl_seconds"] = static_cast<uint64_t>(limits.fd_handle_ttl.count());
+    out["owner_grace_seconds"] = static_cast<uint64_t>(context_.config.owner_grace.count());
     for (const char* feature : {"simulated-devices", "watch-resume", "export-import"}) {
       response->add_features(feature);
     }
     response->set_store(context_.state.persistent() ? context_.config.state_dir : "ephemeral");
-    WriteTime(context_.start_time, *response->mutable_start_time());
+    Write(context_.start_time, *response->mutable_start_time());
     response->set_pid(static_cast<uint32_t>(getpid()));
     response->set_epoch(context_.epoch);
     response->set_fd_socket(FdSocketPath(context_.config));
@@ -188,7 +182,7 @@ grpc::ServerUnaryReactor* DebugService::DeviceLog(grpc::CallbackServerContext* r
     for (const iovad::DeviceLog::Entry& entry : excerpt.entries) {
       v1::DeviceLogEntry& out = *response->add_entries();
       out.set_sequence(entry.sequence);
-      WriteTime(entry.time, *out.mutable_time());
+      Write(entry.time, *out.mutable_time());
       const iovad::DeviceLog::Message& message = entry.message;
       out.set_type(static_cast<v1::IotlbMessageType>(message.message));
       out.set_asid(entry.asid.value());

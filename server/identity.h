@@ -9,6 +9,7 @@
 #include <grpcpp/server_context.h>
 
 #include "absl/status/status.h"
+#include "server/space_owner.h"
 
 namespace iovad {
 
@@ -20,6 +21,13 @@ enum class Role {
 
 // ROLE_REQUIRED or NO_IDENTITY when the caller has not earned `needed`.
 inline absl::Status Authorize(const grpc::ServerContextBase& /*context*/, Role /*needed*/) {
+  return absl::OkStatus();
+}
+
+// NOT_OWNER when the caller is neither the owner of a space (null: it is nobody's) nor
+// an admin: asked before a space is given to somebody else.
+inline absl::Status AuthorizeTransfer(const grpc::ServerContextBase& /*context*/,
+                                      const SpaceOwner* /*owner*/) {
   return absl::OkStatus();
 }
 

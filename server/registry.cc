@@ -87,9 +87,21 @@ absl::StatusOr<std::shared_ptr<Space>> Registry::RestoreSpace(SpaceOptions optio
   const std::string name = options.name;
   std::shared_ptr<Space> space = MakeSpace(std::move(options), std::move(identity));
   const MutexLock lock(mu_);
-  if (spaces_.emplace(name, space).second) return space;
+  if (absl::Status s = CheckFree(name); !s.ok()) return s;
+  spaces_.emplace(name, space);
+  return space;
+}
+
+absl::Status Registry::CheckFree(const std::string& space) const {
+  if (!spaces_.contains(space)) return absl::OkStatus();
   return MakeError({.reason = Reason::kNameTaken},
-                   absl::StrCat("there is a space '", name, "' already"));
+                   absl::StrCat("there is a space '", space, "' already"));
+}
+
+absl::Status Registry::CheckNewSpace(const std::string& name) const {
+  if (absl::Status s = CheckName("space", name); !s.ok()) return s;
+  const MutexLock lock(mu_);
+  return CheckFree(name);
 }
 
 absl::StatusOr<std::shared_ptr<Space>> Registry::CreateSpace(
@@ -101,10 +113,7 @@ absl::StatusOr<std::shared_ptr<Space>> Registry::CreateSpace(
 
   const absl::Cleanup wake = [this] { hub_->Wake(); };
   const MutexLock lock(mu_);
-  if (spaces_.contains(name)) {
-    return MakeError({.reason = Reason::kNameTaken},
-                     absl::StrCat("there is a space '", name, "' already"));
-  }
+  if (absl::Status s = CheckFree(name); !s.ok()) return s;
   if (spaces_.size() >= limits_.max_spaces) {
     return MakeError(
         {.reason = Reason::kSpaceLimit, .limit = limits_.max_spaces, .needed = spaces_.size() + 1},

@@ -49,6 +49,8 @@ class Registry {
     Asid asid;
     std::vector<uint32_t> groups = {};
   };
+  // INVALID_NAME, NAME_TAKEN.
+  absl::Status CheckNewSpace(const std::string& name) const ABSL_LOCKS_EXCLUDED(mu_);
   // INVALID_NAME, NAME_TAKEN, SPACE_LIMIT, and what `Claim` and attaching can
   // answer.
   absl::StatusOr<std::shared_ptr<Space>> CreateSpace(SpaceOptions options, Space::Identity identity,
@@ -123,6 +125,7 @@ class Registry {
   void SpaceChanged(const Space& space) ABSL_LOCKS_EXCLUDED(mu_);
   // Publishes it; the hub is to be woken when the lock is gone.
   void Announce(v1::WatchSpacesResponse event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckFree(const std::string& space) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Limits limits_;
   State& state_;

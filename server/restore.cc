@@ -164,13 +164,11 @@ absl::StatusOr<Restored> RestoreSpace(ServerContext& context, store::SpaceNumber
   const v1::Space& space = record.space();
   std::optional<SpaceOptions> options = ReadSpaceOptions(space);
   if (!options.has_value()) return Corrupt(absl::StrCat("space ", number.value()));
-  const absl::Time created = absl::FromUnixSeconds(space.create_time().seconds()) +
-                             absl::Nanoseconds(space.create_time().nanos());
   auto made = context.registry.RestoreSpace(
       *std::move(options), {.uid = space.uid(),
-                            .owner = space.owner(),
                             .labels = {space.labels().begin(), space.labels().end()},
-                            .create_time = created,
+                            .ownership = ReadOwnership(record),
+                            .create_time = ReadTime(space.create_time()),
                             .number = number});
   if (!made.ok()) return made.status();
   auto memory = RestoreMemory(context, number, space.name(), kept);

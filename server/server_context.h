@@ -13,6 +13,7 @@
 #include "server/drain.h"
 #include "server/event_thread.h"
 #include "server/handle_store.h"
+#include "server/owner_watch.h"
 #include "server/registry.h"
 #include "server/state.h"
 
@@ -45,6 +46,8 @@ struct ServerContext {
   const std::string epoch = state.epoch();
   // Watch and WatchSpaces streams that are open.
   std::atomic<uint64_t> watchers = 0;
+  // Waits for the processes that spaces belong to.
+  OwnerWatch owners{registry, gate, events};
 };
 
 }  // namespace iovad

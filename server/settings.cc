@@ -295,6 +295,10 @@ std::vector<Setting> MainSettings() {
       Seconds(
           "drain-timeout", [](Config& c) -> std::chrono::seconds& { return c.drain_timeout; }, 0,
           3600, "how long running requests may take after SIGTERM"),
+      Seconds(
+          "owner-grace", [](Config& c) -> std::chrono::seconds& { return c.owner_grace; }, 0,
+          static_cast<uint64_t>(kMaxOwnerGrace.count()),
+          "how long a space stays whose owner's process has ended, where it does not say itself"),
   };
 }
 

@@ -31,6 +31,7 @@ Space::Space(SpaceOptions options, Identity identity, const Limits& limits, Stat
       unfinished_(identity_.unfinished),
       core_(std::move(options)),
       labels_(identity_.labels),
+      ownership_(identity_.ownership),
       listings_({.open = limits.max_open_snapshots, .idle = absl::FromChrono(limits.snapshot_ttl)}),
       history_({.age = absl::FromChrono(limits.history_age),
                 .revisions = limits.history_revisions,
@@ -332,13 +333,9 @@ void Space::DescribeLocked(v1::Space& out) const {
   out.set_mapped_bytes(core_.mapped_bytes());
   out.set_max_mappings(options.max_mappings);
   out.set_svq_count(core_.svq_count());
-  out.set_owner(identity_.owner);
-  out.set_lifetime(v1::LIFETIME_PERMANENT);
+  iovad::Write(ownership_, out);
   for (const auto& [key, value] : labels_) (*out.mutable_labels())[key] = value;
-  const absl::Time time = identity_.create_time;
-  out.mutable_create_time()->set_seconds(absl::ToUnixSeconds(time));
-  out.mutable_create_time()->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(absl::ToUnixSeconds(time)))));
+  iovad::Write(identity_.create_time, *out.mutable_create_time());
 }
 
 absl::Status Space::ListMappings(const v1::ListMappingsRequest& request,

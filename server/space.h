@@ -39,9 +39,11 @@
 #include "iovad/v1/types.pb.h"
 #include "server/config.h"
 #include "server/device.h"
+#include "server/event_thread.h"
 #include "server/history.h"
 #include "server/listings.h"
 #include "server/push.h"
+#include "server/space_owner.h"
 #include "server/space_writer.h"
 #include "server/state.h"
 #include "server/state_records.h"
@@ -85,11 +87,11 @@ using Labels = std::map<std::string, std::string>;
 
 class Space : public std::enable_shared_from_this<Space> {
  public:
-  // What does not change while the space lives, but for the labels.
+  // What does not change while the space lives, but for labels and owner.
   struct Identity {
     std::string uid = {};
-    std::string owner = {};
     Labels labels = {};
+    Ownership ownership = {};
     absl::Time create_time = {};
     // In the store.
     store::SpaceNumber number = {};
@@ -162,6 +164,26 @@ class Space : public std::enable_shared_from_this<Space> {
   // attachment that fails is FAILED. `done` gets why, on any thread.
   void Reattach(const PushTarget& target, std::vector<uint32_t> groups,
                 std::function<void(const absl::Status&)> done) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // ---- Its owner (space_owner.cc)
+
+  Ownership ownership() const ABSL_LOCKS_EXCLUDED(mu_);
+  // Gives it to another owner, as `change` asks on its turn. What was before.
+  // SPACE_NOT_FOUND, REVISION_MISMATCH.
+  absl::StatusOr<Ownership> SetOwner(const Change& change, std::shared_ptr<const SpaceOwner> owner)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // Takes that back, in the same turn.
+  void RestoreOwner(Ownership before) ABSL_LOCKS_EXCLUDED(mu_);
+  // The process of `owner` was found to have ended. How things stand; nothing when
+  // another one is its owner now, or it was deleted.
+  std::optional<Ownership> OwnerGone(const std::shared_ptr<const SpaceOwner>& owner,
+                                     absl::Time found) ABSL_LOCKS_EXCLUDED(mu_);
+  // Whether its owner is this one, whose process has ended. No when it was deleted.
+  bool IsOrphanOf(const std::shared_ptr<const SpaceOwner>& owner) const ABSL_LOCKS_EXCLUDED(mu_);
+  // What `begin` begins to wait for takes the place of what was waited for before;
+  // nothing when another one is its owner. Called with the space locked.
+  void AwaitOwner(const std::shared_ptr<const SpaceOwner>& owner,
+                  const std::function<EventThread::Subscription()>& begin) ABSL_LOCKS_EXCLUDED(mu_);
 
   // ---- Registered memory (space_memory.cc)
 
@@ -363,6 +385,9 @@ class Space : public std::enable_shared_from_this<Space> {
   std::vector<Attachment> attachments_ ABSL_GUARDED_BY(mu_);
   bool deleted_ ABSL_GUARDED_BY(mu_) = false;
   Labels labels_ ABSL_GUARDED_BY(mu_);
+  Ownership ownership_ ABSL_GUARDED_BY(mu_);
+  // For the end of its owner's process, then for that of the grace time.
+  EventThread::Subscription owner_wait_ ABSL_GUARDED_BY(mu_);
   // Replaced, never changed.
   std::shared_ptr<const MemoryMap> memory_ ABSL_GUARDED_BY(mu_) =
       std::make_shared<const MemoryMap>();

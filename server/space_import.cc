@@ -116,7 +116,7 @@ void SpaceImport::Create() {
   const v1::CreateSpaceRequest request = AskedFor(header_, records_->space());
   SpaceOptions options;
   Space::Identity identity;
-  const absl::Status parsed = ParseSpace(request, context_.config.limits, options, identity);
+  const absl::Status parsed = ParseSpace(request, context_.config, options, identity);
   if (!parsed.ok()) return Fail(parsed);
   identity.unfinished = true;
   std::vector<Registry::AttachTo> attach_to;

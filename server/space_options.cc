@@ -16,6 +16,36 @@ namespace {
 constexpr size_t kMaxReserved = 1024;
 constexpr size_t kMaxLabels = 64;
 
+absl::Status ParseLifetime(const v1::CreateSpaceRequest& request, const Config& config,
+                           const std::string& where, Ownership& ownership) {
+  const auto invalid = [&](const std::string& what) {
+    return MakeError({.reason = Reason::kInvalidValue}, absl::StrCat(where, what));
+  };
+  if (!v1::Lifetime_IsValid(request.lifetime())) {
+    return invalid("lifetime is none of PERMANENT, OWNER_PROCESS");
+  }
+  if (request.lifetime() != v1::LIFETIME_OWNER_PROCESS) {
+    if (!request.has_grace()) return absl::OkStatus();
+    return invalid("grace is of lifetime OWNER_PROCESS, and the space is to be PERMANENT");
+  }
+  ownership.lifetime = Lifetime::kOwnerProcess;
+  ownership.grace = absl::FromChrono(config.owner_grace);
+  if (request.has_grace()) {
+    const google::protobuf::Duration& grace = request.grace();
+    ownership.grace = ReadDuration(grace);
+    constexpr int32_t kSecond = 1'000'000'000;
+    const absl::Duration most = absl::FromChrono(kMaxOwnerGrace);
+    if (grace.seconds() < 0 || grace.nanos() < 0 || grace.nanos() >= kSecond ||
+        ownership.grace > most) {
+      return invalid(absl::StrCat("grace is a duration from 0 to ", absl::FormatDuration(most),
+                                  ", not ", absl::FormatDuration(ownership.grace)));
+    }
+  }
+  if (!request.owner_handle().empty()) return absl::OkStatus();
+  return MakeError({.reason = Reason::kMissingField},
+                   absl::StrCat(where, "lifetime OWNER_PROCESS needs an owner_handle"));
+}
+
 }  // namespace
 
 absl::Status CheckLabels(const Labels& labels, const std::string& where) {
@@ -33,8 +63,9 @@ absl::Status CheckLabels(const Labels& labels, const std::string& where) {
   return absl::OkStatus();
 }
 
-absl::Status ParseSpace(const v1::CreateSpaceRequest& request, const Limits& limits,
+absl::Status ParseSpace(const v1::CreateSpaceRequest& request, const Config& config,
                         SpaceOptions& options, Space::Identity& identity) {
+  const Limits& limits = config.limits;
   const std::string where = absl::StrCat("space '", request.space().substr(0, 64), "': ");
   const auto invalid = [&](const std::string& what, uint64_t limit) {
     return MakeError({.reason = Reason::kInvalidValue, .limit = limit}, absl::StrCat(where, what));
@@ -81,17 +112,7 @@ absl::Status ParseSpace(const v1::CreateSpaceRequest& request, const Limits& lim
   }
   identity.labels = {request.labels().begin(), request.labels().end()};
   if (absl::Status s = CheckLabels(identity.labels, where); !s.ok()) return s;
-  if (!v1::Lifetime_IsValid(request.lifetime())) {
-    return invalid("lifetime is none of PERMANENT, OWNER_PROCESS", 0);
-  }
-  if (request.lifetime() == v1::LIFETIME_OWNER_PROCESS && request.owner_handle().empty()) {
-    return MakeError({.reason = Reason::kMissingField},
-                     absl::StrCat(where, "lifetime OWNER_PROCESS needs an owner_handle"));
-  }
-  if (!request.owner_handle().empty()) {
-    return MakeError({.reason = Reason::kHandleNotFound},
-                     absl::StrCat(where, "there is no such owner_handle"));
-  }
+  if (absl::Status s = ParseLifetime(request, config, where, identity.ownership); !s.ok()) return s;
   identity.uid = RandomId();
   identity.create_time = absl::Now();
   return absl::OkStatus();

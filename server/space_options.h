@@ -12,9 +12,9 @@
 
 namespace iovad {
 
-// What the new space is to be like, checked, and a fresh uid and time of creation.
-// MISSING_FIELD, EMPTY_RANGE, INVALID_VALUE, INVALID_LABEL, HANDLE_NOT_FOUND.
-absl::Status ParseSpace(const v1::CreateSpaceRequest& request, const Limits& limits,
+// What the new space is to be like, checked, and a fresh uid and time of creation; all
+// but whose it is. MISSING_FIELD, EMPTY_RANGE, INVALID_VALUE, INVALID_LABEL.
+absl::Status ParseSpace(const v1::CreateSpaceRequest& request, const Config& config,
                         SpaceOptions& options, Space::Identity& identity);
 
 // Whether a space may have these labels: INVALID_LABEL. `where` begins the message.

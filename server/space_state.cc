@@ -59,6 +59,9 @@ void Space::WriteRecord(const AddressSpace::Position& position, record::SpaceRec
   space.clear_mapping_count();
   space.clear_mapped_bytes();
   space.clear_svq_count();
+  space.clear_owner();
+  space.clear_remove_time();
+  iovad::Write(ownership_, out);
   out.set_unfinished(unfinished_);
   out.set_revision(position.revision.value());
   out.set_next_mapping_id(position.next_mapping_id.value());

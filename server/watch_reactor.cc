@@ -184,8 +184,7 @@ class SpaceWatch final : public WatchStream {
     absl::StatusOr<std::shared_ptr<Space>> space =
         context_.registry.FindSpace(request.space(), request.space_uid());
     if (!space.ok()) return space.status();
-    interval_ = absl::Seconds(request.progress_interval().seconds()) +
-                absl::Nanoseconds(request.progress_interval().nanos());
+    interval_ = ReadDuration(request.progress_interval());
     if (interval_ < absl::ZeroDuration()) {
       return MakeError({.reason = Reason::kInvalidValue},
                        absl::StrCat((*space)->prefix(), "progress_interval is negative"));

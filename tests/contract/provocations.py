@@ -12,6 +12,7 @@ from conftest import fresh_name
 from daemon import wait_until
 from harness import (FIRST_FIT, HVA, MIB, PAGE, TOP, Client, extent, ranges, span, spec)
 from migrating import bind, export, header, import_
+from owner_process import OwnerProcess
 from relay_peer import DISCONNECTED, RelayPeer, attachment_of
 from stubs import device_pb2 as device_api
 from watching import Watcher, seconds
@@ -428,6 +429,17 @@ def snapshot_expired(world):
     world.client.ListMappings(space=space, page_size=1)
     return Provocation(world.client.ListMappings, space=space, page_size=1, page_token=first,
                        client=world.client)
+
+
+# --- UNAUTHENTICATED ---
+
+
+@provokes("NO_IDENTITY")
+def no_identity(world):
+    with OwnerProcess(world.client) as owner:
+        handle = owner.handle()
+    return Provocation(world.client.TransferSpace, space=world.space(), owner_handle=handle,
+                       names=[str(owner.pid)])
 
 
 # --- UNAVAILABLE, INTERNAL ---

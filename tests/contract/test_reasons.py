@@ -21,7 +21,6 @@ NOT_YET = {
     "NOT_OWNER": "identities",
     "ROLE_REQUIRED": "roles",
     "PATH_NOT_ALLOWED": "devices opened by path",
-    "NO_IDENTITY": "identities",
     "STORE_CORRUPT": "the store",
 }
 # Those that say nothing about the space: they come before it is looked for.
