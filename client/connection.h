@@ -69,6 +69,7 @@ class Connection {
   IOVAD_CLIENT_CALL(ListSpaces);
   IOVAD_CLIENT_CALL(UpdateSpace);
   IOVAD_CLIENT_CALL(DeleteSpace);
+  IOVAD_CLIENT_CALL(TransferSpace);
   IOVAD_CLIENT_CALL(AttachDevice);
   IOVAD_CLIENT_CALL(DetachDevice);
   IOVAD_CLIENT_CALL(RegisterMemory);

@@ -56,6 +56,11 @@ std::string DumpSpace(const Space& space, uint64_t max_bytes) {
   space.Describe(head);
   std::string out = absl::StrFormat("space      %s (uid %s)\nrevision   %d\n", head.name(),
                                     head.uid(), head.revision());
+  if (!head.owner().empty()) {
+    absl::StrAppendFormat(&out, "owner      %s%s, %s\n", head.owner(),
+                          head.has_owner_gone_time() ? ", which has ended" : "",
+                          v1::Lifetime_Name(head.lifetime()).substr(9));
+  }
   for (const v1::Attachment& a : head.attachments()) {
     absl::StrAppendFormat(&out, "attached   %s asid %d %s at revision %d%s\n", a.device(), a.asid(),
                           v1::AttachmentState_Name(a.state()).substr(17), a.applied_revision(),

@@ -190,6 +190,27 @@ std::string UnmapText(const v1::UnmapResult& result, const Palette& palette) {
   return text;
 }
 
+// "owner-process until 12:00:05" once its owner has ended; what is permanent needs no word.
+std::string LifetimeCell(const v1::Space& s) {
+  if (s.lifetime() != v1::LIFETIME_OWNER_PROCESS) return "";
+  std::string text = Word(*v1::Lifetime_descriptor(), s.lifetime());
+  if (s.has_remove_time()) {
+    absl::StrAppend(&text, " until ", TimeText(s.remove_time()).substr(11, 8));
+  }
+  return text;
+}
+
+// "owner-process, grace 30s".
+std::string LifetimeText(const v1::Space& s) {
+  std::string text = Word(*v1::Lifetime_descriptor(), s.lifetime());
+  if (s.has_grace()) {
+    const absl::Duration grace =
+        absl::Seconds(s.grace().seconds()) + absl::Nanoseconds(s.grace().nanos());
+    absl::StrAppend(&text, ", grace ", absl::FormatDuration(grace));
+  }
+  return text;
+}
+
 std::string SpaceTable(const List<v1::Space>& spaces, const Palette& palette) {
   Table table({{"NAME"},
                {"REVISION", Align::kRight},
@@ -198,6 +219,8 @@ std::string SpaceTable(const List<v1::Space>& spaces, const Palette& palette) {
                {"SVQS", Align::kRight},
                {"PLACEMENT"},
                {"IOVA RANGE"},
+               {"LIFETIME"},
+               {"OWNER"},
                {"DEVICES"}});
   for (const v1::Space& s : spaces) {
     std::vector<std::string> devices;
@@ -208,8 +231,8 @@ std::string SpaceTable(const List<v1::Space>& spaces, const Palette& palette) {
     }
     table.AddRow({s.name(), absl::StrCat(s.revision()), absl::StrCat(s.mapping_count()),
                   text::HumanSize(s.mapped_bytes()), absl::StrCat(s.svq_count()),
-                  PlacementText(s.placement()), RangeText(s.iova_range()),
-                  absl::StrJoin(devices, ",")});
+                  PlacementText(s.placement()), RangeText(s.iova_range()), LifetimeCell(s),
+                  s.owner(), absl::StrJoin(devices, ",")});
   }
   return table.Text(palette);
 }
@@ -233,7 +256,9 @@ std::string SpaceText(const v1::Space& s, const Palette& palette) {
   if (s.attachments_size() == 0) fields.Add("Attachments", "none");
   AddEach(fields, "Attachments", s.attachments(), AttachmentText);
   fields.Add("Owner", s.owner());
-  fields.Add("Lifetime", Word(*v1::Lifetime_descriptor(), s.lifetime()));
+  if (s.has_owner_gone_time()) fields.Add("Owner ended", TimeText(s.owner_gone_time()));
+  fields.Add("Lifetime", LifetimeText(s));
+  if (s.has_remove_time()) fields.Add("To be removed", TimeText(s.remove_time()));
   const std::map<std::string, std::string> labels(s.labels().begin(), s.labels().end());
   AddEach(fields, "Labels", labels,
           [](const auto& l) { return absl::StrCat(l.first, "=", l.second); });

@@ -68,6 +68,22 @@ absl::StatusOr<v1::MappingKind> ParseKind(std::string_view text) {
   return Choose(text, kChoices);
 }
 
+absl::StatusOr<v1::Lifetime> ParseLifetime(std::string_view text) {
+  static constexpr Choice<v1::Lifetime> kChoices[] = {
+      {"permanent", v1::LIFETIME_PERMANENT}, {"owner-process", v1::LIFETIME_OWNER_PROCESS}};
+  return Choose(text, kChoices);
+}
+
+absl::StatusOr<absl::Duration> ParseDuration(std::string_view text) {
+  absl::Duration duration;
+  if (absl::ParseDuration(AbslView(text), &duration) && duration >= absl::ZeroDuration() &&
+      duration != absl::InfiniteDuration()) {
+    return duration;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", AbslView(text), "\" is no duration; write it like 500ms, 10s or 2m"));
+}
+
 absl::StatusOr<v1::AttachmentSpec> ParseAttachment(std::string_view text) {
   v1::AttachmentSpec spec;
   const size_t colon = text.find(':');

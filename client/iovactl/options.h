@@ -22,6 +22,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "iovad/v1/address_space.pb.h"
 #include "iovad/v1/types.pb.h"
 
@@ -81,6 +82,9 @@ void AddExamples(CLI::App* app, const std::string& lines);
 absl::StatusOr<v1::Access> ParseAccess(std::string_view text);
 absl::StatusOr<v1::Placement> ParsePlacement(std::string_view text);
 absl::StatusOr<v1::MappingKind> ParseKind(std::string_view text);
+absl::StatusOr<v1::Lifetime> ParseLifetime(std::string_view text);
+// "500ms", "10s", "2m"; not negative.
+absl::StatusOr<absl::Duration> ParseDuration(std::string_view text);
 // DEVICE or DEVICE:ASID.
 absl::StatusOr<v1::AttachmentSpec> ParseAttachment(std::string_view text);
 // KEY=VALUE.

@@ -1,10 +1,11 @@
-// iovactl space create|get|ls|label|rm
+// iovactl space create|get|ls|label|transfer|rm
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "client/iovactl/commands.h"
 #include "client/iovactl/describe.h"
 #include "client/iovactl/options.h"
@@ -24,9 +25,25 @@ struct CreateOptions {
   std::optional<v1::Placement> placement;
   std::optional<uint64_t> page_size;
   std::optional<uint64_t> max_mappings;
+  std::optional<v1::Lifetime> lifetime;
+  std::optional<absl::Duration> grace;
+  std::string owner_handle;
   std::vector<std::pair<std::string, std::string>> labels;
   std::vector<v1::AttachmentSpec> attachments;
 };
+
+void Write(absl::Duration duration, google::protobuf::Duration& out) {
+  out.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
+  out.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
+}
+
+CLI::Option* AddOwnerHandle(CLI::App* app, std::string* handle) {
+  return app
+      ->add_option("--owner-handle", *handle,
+                   "Whose it is: a handle of `iovactl fd attest`, which the command that it runs "
+                   "has in IOVAD_OWNER_HANDLE")
+      ->type_name("HANDLE");
+}
 
 v1::CreateSpaceRequest ToRequest(const CreateOptions& options) {
   v1::CreateSpaceRequest request;
@@ -42,6 +59,9 @@ v1::CreateSpaceRequest ToRequest(const CreateOptions& options) {
   if (options.placement.has_value()) request.set_placement(*options.placement);
   request.set_iova_page_size(options.page_size.value_or(0));
   request.set_max_mappings(options.max_mappings.value_or(0));
+  if (options.lifetime.has_value()) request.set_lifetime(*options.lifetime);
+  if (options.grace.has_value()) Write(*options.grace, *request.mutable_grace());
+  request.set_owner_handle(options.owner_handle);
   for (const auto& [key, value] : options.labels) (*request.mutable_labels())[key] = value;
   for (const v1::AttachmentSpec& spec : options.attachments) *request.add_attachments() = spec;
   return request;
@@ -70,6 +90,14 @@ void AddCreate(CLI::App* parent, Context* context) {
       ->type_name("SIZE");
   AddParsed(app, "--max-mappings", &options->max_mappings, ParseCount, "Limit of this space")
       ->type_name("N");
+  AddParsed(app, "--lifetime", &options->lifetime, ParseLifetime,
+            "Whether it goes when its owner's process has ended (default permanent)")
+      ->type_name("permanent|owner-process");
+  AddParsed(app, "--grace", &options->grace, ParseDuration,
+            "How long it stays then, for somebody to take it over: 500ms, 10s, 2m (default: the "
+            "server's, 30s unless configured)")
+      ->type_name("TIME");
+  AddOwnerHandle(app, &options->owner_handle);
   AddParsedList(app, "--label", &options->labels, ParseLabel,
                 "A note on the space; may be repeated")
       ->type_name("KEY=VALUE");
@@ -85,7 +113,10 @@ void AddCreate(CLI::App* parent, Context* context) {
               "# on a device, placed as QEMU does, nothing reserved\n"
               "iovactl space create vm3 --attach sim0:1 --placement first-fit --reserve-nothing\n"
               "# all 64-bit addresses but two stretches\n"
-              "iovactl space create vm4 --range all --reserve 0xfee00000+1M --reserve 0-0xfffff");
+              "iovactl space create vm4 --range all --reserve 0xfee00000+1M --reserve 0-0xfffff\n"
+              "# until 10 s after the end of the process that this becomes\n"
+              "iovactl fd attest -- sh -c 'iovactl space create vm5 --lifetime owner-process "
+              "--grace 10s --owner-handle $IOVAD_OWNER_HANDLE && exec sleep 1'");
   app->callback([context, options] {
     context->set_action([options](Context& c) {
       return CallAndShow(c, &Connection::CreateSpace, ToRequest(*options),
@@ -200,6 +231,35 @@ void AddLabel(CLI::App* parent, Context* context) {
   });
 }
 
+void AddTransfer(CLI::App* parent, Context* context) {
+  CLI::App* app = parent->add_subcommand("transfer", "Give a space to another process");
+  struct Options {
+    std::string space;
+    std::string owner_handle;
+    ChangeOptions change;
+  };
+  auto options = std::make_shared<Options>();
+  AddSpace(app, &options->space);
+  AddOwnerHandle(app, &options->owner_handle)->required();
+  AddChangeOptions(app, &options->change, Validate::kNone);
+  AddExamples(app,
+              "# a VMM that was started again takes its space back, and goes on\n"
+              "iovactl fd attest -- sh -c 'iovactl space transfer vm1 --owner-handle "
+              "$IOVAD_OWNER_HANDLE && exec sleep 1'");
+  app->callback([context, options] {
+    context->set_action([options](Context& c) {
+      v1::TransferSpaceRequest request;
+      request.set_space(options->space);
+      request.set_owner_handle(options->owner_handle);
+      Apply(options->change, &request);
+      return CallAndShow(c, &Connection::TransferSpace, request,
+                         [](const v1::TransferSpaceResponse& r, const Palette& palette) {
+                           return SpaceText(r.space(), palette);
+                         });
+    });
+  });
+}
+
 void AddRm(CLI::App* parent, Context* context) {
   CLI::App* app = parent->add_subcommand("rm", "Remove a space and detach its devices");
   struct Options {
@@ -232,12 +292,14 @@ void AddRm(CLI::App* parent, Context* context) {
 }  // namespace
 
 void AddSpaceCommands(CLI::App* parent, Context* context) {
-  CLI::App* app = parent->add_subcommand("space", "Make, show, list, label and remove spaces");
+  CLI::App* app =
+      parent->add_subcommand("space", "Make, show, list, label, transfer and remove spaces");
   app->require_subcommand(1);
   AddCreate(app, context);
   AddSpaceGet(app, context);
   AddSpaceLs(app, context);
   AddLabel(app, context);
+  AddTransfer(app, context);
   AddRm(app, context);
   AddExamples(app,
               "iovactl space create vm2 --attach sim0:1\n"

@@ -38,7 +38,7 @@ def test_the_script_registers_itself(ctl):
 
 def test_commands(ctl):
     assert candidates(ctl, "iovactl sp") == ["space"]
-    assert candidates(ctl, "iovactl space ") == ["create", "get", "label", "ls", "rm"]
+    assert candidates(ctl, "iovactl space ") == ["create", "get", "label", "ls", "rm", "transfer"]
     assert "__complete" not in candidates(ctl, "iovactl ")
 
 
@@ -80,6 +80,7 @@ def test_words_of_options(ctl):
     assert candidates(ctl, "iovactl --output j") == ["json"]
     assert candidates(ctl, "iovactl space create x --placement=") == ["congruent", "first-fit",
                                                                       "identity"]
+    assert candidates(ctl, "iovactl space create x --lifetime ") == ["owner-process", "permanent"]
     assert candidates(ctl, "iovactl completion ") == ["bash"]
 
 

@@ -77,7 +77,8 @@ def test_short_help_is_the_same(ctl):
 
 
 def paths_with_examples():
-    return ["", "space", "space create", "space get", "space label", "space ls", "space rm", "map",
+    return ["", "space", "space create", "space get", "space label", "space ls", "space rm",
+            "space transfer", "map",
             "unmap", "translate", "resolve", "ls", "dump", "watch", "svq", "svq alloc", "svq free",
             "svq ls", "device", "device open", "device get", "device ls", "device attach",
             "device detach", "device reset", "device log", "device config", "device memlock",

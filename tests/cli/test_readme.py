@@ -24,6 +24,7 @@ VOLATILE = [
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} UTC"), "<time>"),
     (re.compile(r"\b\d\d:\d\d:\d\d\.\d{3}\b"), "<clock>"),
     (re.compile(r"\b\d+\.\d{3} \(\d+ operations/s\)"), "<rate>"),
+    (re.compile(r"\bprocess \d+ of user \d+\b"), "<process>"),
 ]
 
 
