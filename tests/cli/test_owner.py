@@ -29,7 +29,8 @@ def is_there(ctl, space):
 
 def test_it_goes_with_its_owner(ctl, fresh):
     name = fresh("owned")
-    with attested(ctl, "space create", name, "--lifetime owner-process", "--grace 0s") as (pid, made):
+    with attested(ctl, "space create", name, "--lifetime owner-process", "--grace 0s") as owned:
+        pid, made = owned
         assert made["space"]["owner_process"]["pid"] == pid
         assert (made["space"]["lifetime"], made["space"]["grace"]) == ("OWNER_PROCESS", 0)
         text = ctl("space", "get", name).out

@@ -2,6 +2,7 @@
 
 import time
 
+import grpc
 import pytest
 
 from daemon import scaled, wait_until
@@ -123,6 +124,23 @@ def test_a_transfer_is_repeated_after_a_restart(server, owner, other):
     owner.kill()
     assert client.space("vm").owner_process.pid == other.pid
     assert not client.space("vm").HasField("owner_gone_time")
+
+
+@pytest.mark.parametrize("point", ["store.before_commit", "store.after_commit"])
+def test_a_transfer_that_a_kill_cut_off(server, owner, other, point):
+    before = make(server, owner)
+    client = server.restart(environment={"IOVAD_FAULT": f"{point}:kill:1"})
+    request = dict(space="vm", owner_handle=other.handle(), request_id="mine")
+    with pytest.raises(grpc.RpcError):
+        client.TransferSpace(**request)
+    client = server.restart()
+    if point == "store.before_commit":
+        assert client.space("vm") == before
+        # Handles are gone with the server: it takes a new one.
+        refused("HANDLE_NOT_FOUND", client.TransferSpace, **request)
+        request["owner_handle"] = other.handle()
+    assert client.TransferSpace(**request).space.owner_process.pid == other.pid
+    assert client.space("vm").owner_process.pid == other.pid
 
 
 def test_removed_when_the_device_is_mapped_again(server, owner):

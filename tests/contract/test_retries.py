@@ -21,7 +21,7 @@ SVQ = dict(queue_size=64, driver_hva=HVA + 64 * MIB, device_hva=HVA + 65 * MIB)
 RAM = "ram"  # a file beside the state
 
 # What they do is recorded as with the others, but only a device of the kernel can do it
-# (tests/kernel); TransferSpace is refused yet.
+# (tests/kernel); the handle of a TransferSpace dies with the server (test_owner_restart.py).
 ELSEWHERE = {"StartDevice", "StopDevice", "WriteDeviceConfig", "TransferSpace"}
 
 
