@@ -25,7 +25,8 @@ absl::Status AddressSpace::RestoreMapping(const Mapping& mapping) {
     return corrupt("its id is there already");
   }
   if (mapping.is_guest()) {
-    if (table_.ProbeGpa(mapping.gpa()).IsMapped()) return corrupt("its GPA range is mapped already");
+    if (table_.ProbeGpa(mapping.gpa()).IsMapped())
+      return corrupt("its GPA range is mapped already");
   } else if (table_.FindHostByHva(mapping.hva()) != nullptr) {
     return corrupt("its host-only memory is mapped already");
   }

@@ -41,7 +41,8 @@ TEST_F(CompletionTest, OffersCommandsButNotTheHiddenOne) {
   EXPECT_THAT(Of({""}).words,
               ElementsAre("space", "map", "unmap", "translate", "device", "replay", "completion"));
   EXPECT_EQ(Of({"ma"}).typed, "ma");
-  EXPECT_THAT(Of({"space", ""}).words, ElementsAre("create", "get", "ls", "label", "rm"));
+  EXPECT_THAT(Of({"space", ""}).words,
+              ElementsAre("create", "get", "ls", "label", "transfer", "rm"));
 }
 
 TEST_F(CompletionTest, OffersFlagsOfTheCommandItsGroupsAndAbove) {
