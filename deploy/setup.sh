@@ -12,7 +12,8 @@ packages=(
   cmake ninja-build ccache pkg-config git jq
   # libraries
   libabsl-dev libfmt-dev libspdlog-dev libcli11-dev nlohmann-json3-dev libssl-dev
-  liblmdb-dev libgrpc-dev libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
+  liblmdb-dev libsystemd-dev
+  libgrpc-dev libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   # tests and benchmarks
   libgtest-dev libgmock-dev
   python3 python3-grpcio python3-grpc-tools python3-pytest

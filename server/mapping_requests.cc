@@ -96,10 +96,10 @@ class MappingRequest final : public PlannedChange {
 };
 
 // The largest mapping takes less than this on the wire.
-constexpr uint64_t kMappingBytes = 400;
+constexpr uint64_t kMappingWireBytes = 400;
 // Answers with fewer mappings than this fit into any message.
 constexpr uint64_t kFewMappings = 2048;
-static_assert(kMappingBytes * kFewMappings < 1024 * 1024);
+static_assert(kMappingWireBytes * kFewMappings < 1024 * 1024);
 
 uint64_t MappingsIn(const Unmapped& unmapped) {
   return unmapped.removed.size() + unmapped.remainders.size();

@@ -1,5 +1,6 @@
 // iovactl relay
 #include <fcntl.h>
+#include <systemd/sd-daemon.h>
 
 #include <memory>
 #include <optional>
@@ -15,7 +16,6 @@
 #include "client/iovactl/interrupt.h"
 #include "client/iovactl/options.h"
 #include "client/iovactl/report_error.h"
-#include "client/iovactl/service_manager.h"
 #include "client/relay/relay_runner.h"
 #include "core/error.h"
 #include "core/unique_fd.h"
@@ -80,7 +80,7 @@ class Reporter {
     }
     if (event.kind != RelayEvent::Kind::kBatch) {
       const bool ready = event.kind == RelayEvent::Kind::kAttached;
-      NotifyServiceManager(absl::StrCat(ready ? "READY=1\n" : "", "STATUS=", text));
+      sd_notify(0, absl::StrCat(ready ? "READY=1\n" : "", "STATUS=", text).c_str());
     }
     if (out_.json()) {
       out_.WriteJsonLine({{"event", name},
@@ -138,7 +138,7 @@ absl::StatusOr<int> Relay(Context& context, RelayCommandOptions& options) {
                                                                  .wait_for_space = options.wait},
                                             [&report](const RelayEvent& event) { report(event); });
   interrupt.OnSignal([relay] {
-    NotifyServiceManager("STOPPING=1");
+    sd_notify(0, "STOPPING=1");
     relay->Stop();
   });
   const absl::Status why = relay->Run();
