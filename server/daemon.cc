@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -218,6 +220,12 @@ void LeaveAfter(std::chrono::milliseconds time) {
   }).detach();
 }
 
+// What the service manager shows of the server (sd_notify(3)); nothing without one.
+void TellCounts(size_t spaces, size_t devices) {
+  sd_notifyf(/*unset_environment=*/0, "STATUS=%zu space%s, %zu device%s", spaces,
+             spaces == 1 ? "" : "s", devices, devices == 1 ? "" : "s");
+}
+
 void LogStart(const Config& config, const Daemon& daemon) {
   spdlog::info("iovad {} serves on {}, file descriptors on {}", Version(), config.socket,
                FdSocketPath(config));
@@ -244,6 +252,7 @@ int RunDaemon(const Config& config) {
   if (!state.ok()) return refuse(state.status());
   DrainGate gate;
   Services services(config, gate, **state);
+  if (getenv("NOTIFY_SOCKET") != nullptr) services.context().registry.OnCounts(TellCounts);
   if (absl::Status s = Restore(services.context()); !s.ok()) return refuse(s);
   services.relays().TakeUp();
   services.context().owners.TakeUp();
@@ -252,8 +261,10 @@ int RunDaemon(const Config& config) {
   if (!started.ok()) return refuse(started.status());
   std::unique_ptr<Daemon> daemon = *std::move(started);
   LogStart(config, *daemon);
+  sd_notify(/*unset_environment=*/0, "READY=1");
 
   int signal = signals.Wait();
+  sd_notify(/*unset_environment=*/0, "STOPPING=1\nSTATUS=draining");
   spdlog::info("{}: draining, {} requests running", strsignal(signal), gate.running());
   LeaveAfter(config.drain_timeout + kGoodbye + kLeave);
   std::thread drain([&] {

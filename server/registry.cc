@@ -18,6 +18,8 @@ namespace {
 // Between two announcements of changed mappings: a thousand a second at most,
 // whatever the spaces do.
 constexpr absl::Duration kAnnouncePause = absl::Milliseconds(1);
+// Between two reports of how many there are.
+constexpr absl::Duration kCountsPause = absl::Seconds(1);
 
 absl::Status CheckName(const char* kind, const std::string& name) {
   if (IsValidName(name)) return absl::OkStatus();
@@ -89,6 +91,7 @@ absl::StatusOr<std::shared_ptr<Space>> Registry::RestoreSpace(SpaceOptions optio
   const MutexLock lock(mu_);
   if (absl::Status s = CheckFree(name); !s.ok()) return s;
   spaces_.emplace(name, space);
+  CountsChanged();
   return space;
 }
 
@@ -136,6 +139,7 @@ absl::StatusOr<std::shared_ptr<Space>> Registry::CreateSpace(
     return attached;
   }
   spaces_.emplace(name, space);
+  CountsChanged();
   v1::WatchSpacesResponse event;
   space->Describe(*event.mutable_created());
   Announce(std::move(event));
@@ -185,6 +189,7 @@ void Registry::RemoveSpace(const Space& space) {
     v1::WatchSpacesResponse event;
     space.Describe(*event.mutable_deleted());
     spaces_.erase(it);
+    CountsChanged();
     Announce(std::move(event));
   }
   hub_->Wake();
@@ -222,6 +227,28 @@ void Registry::Announce(v1::WatchSpacesResponse event) {
   if (hub_->has_watchers()) hub_->Publish(std::make_shared<const SpacesNotice>(std::move(event)));
 }
 
+void Registry::OnCounts(std::function<void(size_t spaces, size_t devices)> tell) {
+  const MutexLock lock(mu_);
+  tell_counts_ = std::move(tell);
+  CountsChanged();
+}
+
+void Registry::CountsChanged() {
+  if (!tell_counts_ || std::exchange(counts_pending_, true)) return;
+  counter_.Run(TaskThread::MayBlock::kYes, [this, tell = tell_counts_] {
+    size_t spaces = 0;
+    size_t devices = 0;
+    {
+      const MutexLock lock(mu_);
+      counts_pending_ = false;
+      spaces = spaces_.size();
+      devices = devices_.size();
+    }
+    tell(spaces, devices);
+    counter_.Sleep(kCountsPause);
+  });
+}
+
 absl::Status Registry::CheckNewDevice(const std::string& name) const {
   if (absl::Status s = CheckName("device", name); !s.ok()) return s;
   const MutexLock lock(mu_);
@@ -234,7 +261,10 @@ absl::Status Registry::AddDevice(std::shared_ptr<Device> device) {
   if (absl::Status s = CheckNewDevice(device->name()); !s.ok()) return s;
   const MutexLock lock(mu_);
   const std::string name = device->name();
-  if (devices_.emplace(name, std::move(device)).second) return absl::OkStatus();
+  if (devices_.emplace(name, std::move(device)).second) {
+    CountsChanged();
+    return absl::OkStatus();
+  }
   return MakeError({.reason = Reason::kNameTaken, .device = name},
                    absl::StrCat("there is a device '", name, "' already"));
 }
@@ -272,6 +302,7 @@ absl::StatusOr<std::shared_ptr<Device>> Registry::RemoveDevice(const std::string
   if (it == devices_.end()) return removed;
   removed = std::move(it->second);
   devices_.erase(it);
+  CountsChanged();
   return removed;
 }
 
@@ -347,6 +378,7 @@ absl::StatusOr<Registry::Joined> Registry::Join(const Space& space,
     if (is_new_device) devices_.erase(it);
     return target.status();
   }
+  if (is_new_device) CountsChanged();
   return Joined{.target = *target, .is_new = true};
 }
 
@@ -354,7 +386,9 @@ void Registry::DropIfUnclaimed(const std::string& device) {
   const auto it = devices_.find(device);
   if (it == devices_.end() || it->second->properties().backend != DeviceBackend::kRelay) return;
   const auto claim = claims_.lower_bound({device, Asid(0)});
-  if (claim == claims_.end() || claim->first.first != device) devices_.erase(it);
+  if (claim != claims_.end() && claim->first.first == device) return;
+  devices_.erase(it);
+  CountsChanged();
 }
 
 std::map<Asid, std::shared_ptr<Space>> Registry::AttachedTo(const std::string& device) const {

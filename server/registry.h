@@ -19,6 +19,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -41,6 +42,10 @@ class Registry {
   Registry(const Limits& limits, State& state);
 
   State& state() { return state_; }
+
+  // Has `tell(spaces, devices)` called now and when their numbers have changed, once a
+  // second at most, on a thread of its own. Set once, before there is anything.
+  void OnCounts(std::function<void(size_t spaces, size_t devices)> tell) ABSL_LOCKS_EXCLUDED(mu_);
 
   // ---- Spaces
 
@@ -126,6 +131,7 @@ class Registry {
   // Publishes it; the hub is to be woken when the lock is gone.
   void Announce(v1::WatchSpacesResponse event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckFree(const std::string& space) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CountsChanged() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Limits limits_;
   State& state_;
@@ -139,9 +145,12 @@ class Registry {
   // (device, ASID) → space.
   std::map<std::pair<std::string, Asid>, std::string> claims_ ABSL_GUARDED_BY(mu_);
   RequestLog request_log_;
+  std::function<void(size_t, size_t)> tell_counts_ ABSL_GUARDED_BY(mu_);
+  bool counts_pending_ ABSL_GUARDED_BY(mu_) = false;
   // Tells of changed mappings, whose spaces are locked when they change. Last, so
-  // that it ends first.
+  // that it ends first; and so does what tells of numbers.
   TaskThread announcer_;
+  TaskThread counter_;
 };
 
 }  // namespace iovad

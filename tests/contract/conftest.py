@@ -6,8 +6,8 @@ import itertools
 import pytest
 
 pytest.register_assert_rewrite("daemon", "device_table", "fd_socket", "harness", "migrating",
-                               "migrating_guest", "owner_process", "relay_guest", "relay_peer",
-                               "restarting", "watching")
+                              "migrating_guest", "owner_process", "relay_guest", "relay_peer",
+                              "restarting", "service_manager", "watching")
 
 # pylint: disable=wrong-import-position
 from daemon import Daemon  # noqa: E402

@@ -56,9 +56,11 @@ def connects(path):
 class Daemon:
     """One iovad process. Use as a context manager, or start() and stop()."""
 
-    def __init__(self, *arguments, folder=None, config=None, keeps=PERSISTENT, environment=None):
+    def __init__(self, *arguments, folder=None, config=None, keeps=PERSISTENT, environment=None,
+                 manager=None):
         """`arguments` are added to the usual ones; `config` is the text of a config file.
-        With `keeps` its state is kept in the folder, for the next one to take up."""
+        With `keeps` its state is kept in the folder, for the next one to take up; `manager`
+        is the ServiceManager that starts it."""
         self._owns_folder = folder is None
         # Short, whatever TMPDIR pytest uses: a socket's path has at most 107 characters.
         self.folder = folder or tempfile.mkdtemp(prefix="iovad-")
@@ -68,6 +70,9 @@ class Daemon:
         self._arguments = ["--socket", self.socket_path, *state, "--log-level", "warn",
                            *arguments]
         self._environment = {**os.environ, **(environment or {})}
+        self._manager = manager
+        if manager is not None:
+            self._environment["NOTIFY_SOCKET"] = manager.path
         if config is not None:
             config_path = os.path.join(self.folder, "iovad.toml")
             with open(config_path, "w", encoding="utf-8") as file:
@@ -88,10 +93,13 @@ class Daemon:
 
     def start(self):
         """Starts the process and returns when its socket accepts."""
+        command, fds = [IOVAD, *self._arguments], []
+        if self._manager is not None:
+            command, fds = self._manager.launching(command)
         with open(self._log_path, "w", encoding="utf-8") as log:
             self._terminated = False
-            self.process = subprocess.Popen([IOVAD, *self._arguments], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log, env=self._environment)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log, env=self._environment, pass_fds=fds)
 
         def accepts():
             assert self.process.poll() is None, f"iovad ended at once:\n{self.log()}"
