@@ -66,7 +66,8 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFiles::Map(UniqueFd fd, 
 
   const MutexLock lock(mu_);
   std::erase_if(files_, [](const auto& entry) { return entry.second.expired(); });
-  std::weak_ptr<const MappedFile>& known = files_[{file.st_dev, file.st_ino}];
+  const FileId id{.device = file.st_dev, .inode = file.st_ino};
+  std::weak_ptr<const MappedFile>& known = files_[id];
   if (std::shared_ptr<const MappedFile> mapped = known.lock();
       mapped != nullptr && mapped->size() >= end && (mapped->writable() || !writable)) {
     return mapped;
@@ -82,7 +83,7 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFiles::Map(UniqueFd fd, 
   // Guest memory is not for core dumps.
   (void)madvise(base, size, MADV_DONTDUMP);
   std::shared_ptr<const MappedFile> mapped(new MappedFile(
-      std::move(fd), Hva(reinterpret_cast<uintptr_t>(base)), size,
+      std::move(fd), id, Hva(reinterpret_cast<uintptr_t>(base)), size,
       std::max<uint64_t>(kPageSize, static_cast<uint64_t>(file.st_blksize)), writable));
   known = mapped;
   return mapped;

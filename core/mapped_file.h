@@ -23,6 +23,7 @@
 
 #include <sys/types.h>
 
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -37,6 +38,13 @@
 
 namespace iovad {
 
+// Tells a file from every other one, as long as somebody has it open.
+struct FileId {
+  dev_t device = 0;
+  ino_t inode = 0;
+  friend auto operator<=>(const FileId&, const FileId&) = default;
+};
+
 class MappedFile {
  public:
   ~MappedFile();
@@ -45,6 +53,7 @@ class MappedFile {
 
   // Where the file's first byte lies in this process.
   Hva base() const { return base_; }
+  FileId id() const { return id_; }
   // Bytes that are mapped: the file's size when it was mapped.
   uint64_t size() const { return size_; }
   // This process may write there, and so may a device.
@@ -56,14 +65,16 @@ class MappedFile {
 
  private:
   friend class MappedFiles;
-  MappedFile(UniqueFd fd, Hva base, uint64_t size, uint64_t block_size, bool writable)
+  MappedFile(UniqueFd fd, FileId id, Hva base, uint64_t size, uint64_t block_size, bool writable)
       : fd_(std::move(fd)),
+        id_(id),
         base_(base),
         size_(size),
         block_size_(block_size),
         writable_(writable) {}
 
   const UniqueFd fd_;
+  const FileId id_;
   const Hva base_;
   const uint64_t size_;
   const uint64_t block_size_;
@@ -83,7 +94,7 @@ class MappedFiles {
 
  private:
   Mutex mu_;
-  std::map<std::pair<dev_t, ino_t>, std::weak_ptr<const MappedFile>> files_ ABSL_GUARDED_BY(mu_);
+  std::map<FileId, std::weak_ptr<const MappedFile>> files_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace iovad

@@ -47,6 +47,9 @@ struct RegisteredMemory {
   std::string label = {};
   // Made by this server, for shadow virtqueues.
   bool own = false;
+  // While this lives, somebody else keeps the file's descriptor for the next run of this
+  // process; null where nobody does.
+  std::shared_ptr<const void> kept = {};
   // What mappings of it carry that have nothing else to note; set by `Add`.
   NotePtr note = {};
 

@@ -97,6 +97,8 @@ inline constexpr std::chrono::seconds kMaxOwnerGrace{86'400};
 
 enum class LogLevel { kTrace, kDebug, kInfo, kWarn, kError, kOff };
 enum class LogFormat { kText, kJson };
+// Which descriptors the service manager is to keep for the next start.
+enum class FdStoreUse { kAll, kMemory, kOff };
 
 struct Config {
   // Path of the Unix socket that the API is served on.
@@ -120,6 +122,8 @@ struct Config {
   std::string state_dir = "/run/iovad/state";
   // Keep nothing across restarts.
   bool ephemeral = false;
+  // What is left with the service manager across restarts, where there is one.
+  FdStoreUse fd_store = FdStoreUse::kAll;
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kText;
   // How long running requests may take to finish after SIGTERM.

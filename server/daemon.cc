@@ -15,6 +15,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "core/fault_point.h"
@@ -67,18 +68,22 @@ void SetUpGrpc() {
   });
 }
 
-// Raises the soft limit on descriptors to the hard one. Returns how many
-// connections fit then, at most `limits.max_connections`.
-uint64_t RoomForConnections(const Limits& limits) {
-  const uint64_t wanted = limits.max_connections;
+// Raises the soft limit on descriptors to the hard one. Returns the limit.
+uint64_t RaiseOpenFiles() {
   rlimit files = {};
-  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return wanted;
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return std::numeric_limits<uint64_t>::max();
   if (files.rlim_cur < files.rlim_max) {
     rlimit raised = files;
     raised.rlim_cur = files.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &raised) == 0) files = raised;
   }
-  const uint64_t limit = files.rlim_cur;
+  return files.rlim_cur;
+}
+
+// How many connections fit, at most `limits.max_connections`.
+uint64_t RoomForConnections(const Limits& limits) {
+  const uint64_t wanted = limits.max_connections;
+  const uint64_t limit = RaiseOpenFiles();
   const uint64_t others = kOtherDescriptors + limits.max_spaces;
   const uint64_t room = limit > 2 * others ? limit - others : limit / 2;
   if (room >= wanted) return wanted;
@@ -247,11 +252,15 @@ int RunDaemon(const Config& config) {
     spdlog::critical("{}", Message(why));
     return 1;
   };
+  // First: what the service manager kept may be more than the soft limit already.
+  RaiseOpenFiles();
   if (absl::Status armed = ArmFaultPointsFromEnvironment(); !armed.ok()) return refuse(armed);
   const absl::StatusOr<std::unique_ptr<State>> state = State::Open(config);
   if (!state.ok()) return refuse(state.status());
   DrainGate gate;
   Services services(config, gate, **state);
+  // Whatever ends it from here on: what is kept is for the next start.
+  const absl::Cleanup leave = [&state] { (*state)->fds().Leave(); };
   if (getenv("NOTIFY_SOCKET") != nullptr) services.context().registry.OnCounts(TellCounts);
   if (absl::Status s = Restore(services.context()); !s.ok()) return refuse(s);
   services.relays().TakeUp();

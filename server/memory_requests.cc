@@ -127,12 +127,15 @@ absl::Status RegisterMemory(ServerContext& context, Space& space,
       context.mapped_files.Map(*std::move(fd), request.offset() + request.size(),
                                absl::StrCat(space.prefix(), "memory at HVA ", Hex(*client)));
   if (!file.ok()) return file.status();
+  // A path leads there again.
+  FdStore::Hold kept = by_path ? nullptr : context.state.fds().KeepMemory(**file);
   const absl::StatusOr<RegisteredMemory> memory =
       space.AddMemory({.client = *client,
                        .offset = request.offset(),
                        .file = *std::move(file),
                        .path = by_path ? request.path() : "",
-                       .label = request.label()});
+                       .label = request.label(),
+                       .kept = std::move(kept)});
   if (!memory.ok()) return memory.status();
   Write(space, *memory, *response.mutable_memory());
   return absl::OkStatus();
@@ -194,7 +197,8 @@ absl::StatusOr<RegisteredMemory> MakeMemory(MappedFiles& files, Space& space, ui
   absl::StatusOr<std::shared_ptr<const MappedFile>> file =
       files.Map(std::move(fd), size, absl::StrCat(space.prefix(), label));
   if (!file.ok()) return file.status();
-  return space.AddOwnMemory(*std::move(file), std::move(label));
+  FdStore::Hold kept = space.state().fds().KeepMemory(**file);
+  return space.AddOwnMemory(*std::move(file), std::move(kept), std::move(label));
 }
 
 }  // namespace iovad

@@ -9,13 +9,14 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "core/error.h"
 #include "core/format.h"
 #include "iovad/v1/device.pb.h"
 #include "server/direct_source.h"
+#include "server/fd_store.h"
 #include "server/memory_requests.h"
+#include "server/outcome.h"
 #include "server/relay_state.h"
 #include "server/simulated_spec.h"
 #include "server/space.h"
@@ -36,24 +37,6 @@ template <typename Message>
 bool Parse(std::string_view bytes, Message& out) {
   return out.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
 }
-
-// Waits for the outcome of something that answers on another thread.
-template <typename T>
-class Outcome {
- public:
-  void Set(T value) {
-    value_ = std::move(value);
-    done_.Notify();
-  }
-  T& Wait() {
-    done_.WaitForNotification();
-    return *value_;
-  }
-
- private:
-  absl::Notification done_;
-  std::optional<T> value_;
-};
 
 absl::StatusOr<std::shared_ptr<Device>> Open(ServerContext& context,
                                              const v1::OpenDeviceRequest& request) {
@@ -111,12 +94,32 @@ absl::Status RestoreRequests(ServerContext& context, store::Snapshot& kept) {
   return read.ok() ? status : read;
 }
 
-// The memory of a space: opened again where it was opened by path, missing elsewhere.
+// What is behind a memory that came as a descriptor, or that the server made.
+absl::Status TakeKept(ServerContext& context, FileId id, const std::string& where,
+                      RegisteredMemory& memory) {
+  std::optional<FdStore::Back> back = context.state.fds().TakeMemory(id);
+  if (!back.has_value()) {
+    return absl::NotFoundError(absl::StrCat(where, "memory ", memory.id.value(), " ('",
+                                            memory.label,
+                                            "') came as a descriptor, which is gone"));
+  }
+  auto file = context.mapped_files.Map(std::move(back->fd), memory.offset + memory.client.size(),
+                                       absl::StrCat(where, "memory ", memory.id.value()));
+  if (!file.ok()) return file.status();
+  memory.file = *std::move(file);
+  memory.kept = std::move(back->hold);
+  return absl::OkStatus();
+}
+
+// The memory of a space: by path opened again, else as it was kept; what cannot be had is
+// missing.
 absl::StatusOr<std::vector<RegisteredMemory>> RestoreMemory(ServerContext& context,
                                                             store::SpaceNumber number,
                                                             const std::string& space,
                                                             store::Snapshot& kept) {
+  const std::string where = absl::StrCat("space '", space, "': ");
   std::vector<RegisteredMemory> memories;
+  std::vector<FileId> files;
   absl::Status status;
   absl::Status read =
       kept.ForEachBlob(store::Table::kMemory, number, 0, [&](uint64_t id, std::string_view bytes) {
@@ -129,25 +132,23 @@ absl::StatusOr<std::vector<RegisteredMemory>> RestoreMemory(ServerContext& conte
         }
         memory->id = MemoryId(id);
         memories.push_back(*std::move(memory));
+        files.push_back({.device = in.file_device(), .inode = in.file_inode()});
         return true;
       });
   if (!read.ok() || !status.ok()) return read.ok() ? status : read;
-  for (RegisteredMemory& memory : memories) {
+  for (size_t i = 0; i < memories.size(); ++i) {
+    RegisteredMemory& memory = memories[i];
+    absl::Status found;
     if (memory.path.empty()) {
-      spdlog::warn(
-          "space '{}': memory {} ('{}') came as a descriptor, which is gone: it is MISSING until "
-          "it is registered again",
-          space, memory.id.value(), memory.label);
-      continue;
-    }
-    auto file = MapMemoryPath(context, absl::StrCat("space '", space, "': "), memory.path,
-                              memory.offset + memory.client.size());
-    if (file.ok()) {
-      memory.file = *std::move(file);
+      found = TakeKept(context, files[i], where, memory);
     } else {
-      spdlog::error("space '{}': memory {} is MISSING until it is registered again: {}", space,
-                    memory.id.value(), Text(file.status()));
+      auto file = MapMemoryPath(context, where, memory.path, memory.offset + memory.client.size());
+      found = file.status();
+      if (file.ok()) memory.file = *std::move(file);
     }
+    if (found.ok()) continue;
+    spdlog::warn("{}: memory {} is MISSING until it is registered again", Text(found),
+                 memory.id.value());
   }
   return memories;
 }
@@ -298,6 +299,7 @@ absl::Status Restore(ServerContext& context) {
     mappings +=
         restored->space->Read([](const AddressSpace& core) { return core.mapping_count(); });
   }
+  context.state.fds().DropRest();
   spdlog::info("{} spaces with {} mappings taken up in {} ms", records->size(), mappings,
                absl::ToInt64Milliseconds(absl::Now() - begin));
   return absl::OkStatus();

@@ -233,6 +233,8 @@ constexpr Name<LogLevel> kLogLevels[] = {
     {"warn", LogLevel::kWarn},   {"error", LogLevel::kError}, {"off", LogLevel::kOff},
 };
 constexpr Name<LogFormat> kLogFormats[] = {{"text", LogFormat::kText}, {"json", LogFormat::kJson}};
+constexpr Name<FdStoreUse> kFdStoreUses[] = {
+    {"all", FdStoreUse::kAll}, {"memory", FdStoreUse::kMemory}, {"off", FdStoreUse::kOff}};
 
 template <typename Enum, size_t n>
 Setting Choice(const std::string& key, Enum Config::*field, const Name<Enum> (&names)[n],
@@ -290,6 +292,9 @@ std::vector<Setting> MainSettings() {
       {"ephemeral", Kind::kBoolean, "keep nothing across restarts",
        [](Config& c, const std::string& text) { return SetBool(&Config::ephemeral, c, text); },
        [](const Config& c) { return std::string(c.ephemeral ? "true" : "false"); }},
+      Choice("fd-store", &Config::fd_store, kFdStoreUses,
+             "descriptors that systemd keeps across restarts: of memory and devices, of memory "
+             "alone, or none"),
       Choice("log-level", &Config::log_level, kLogLevels, "least severe lines to log"),
       Choice("log-format", &Config::log_format, kLogFormats, "form of the log on standard error"),
       Seconds(

@@ -197,7 +197,8 @@ class Space : public std::enable_shared_from_this<Space> {
   // The same for all of a file that this server made. No client has it at an HVA:
   // it gets a range that no process can have.
   absl::StatusOr<RegisteredMemory> AddOwnMemory(std::shared_ptr<const MappedFile> file,
-                                                std::string label) ABSL_LOCKS_EXCLUDED(mu_);
+                                                FdStore::Hold kept, std::string label)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // MEMORY_NOT_FOUND; IN_USE while a mapping lies over it.
   absl::Status RemoveMemory(MemoryId id) ABSL_LOCKS_EXCLUDED(mu_);
   // What becomes of such memory: mappings were made of it, or none were.

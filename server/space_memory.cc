@@ -69,13 +69,16 @@ absl::StatusOr<RegisteredMemory> Space::AddMemory(RegisteredMemory memory) {
 }
 
 absl::StatusOr<RegisteredMemory> Space::AddOwnMemory(std::shared_ptr<const MappedFile> file,
-                                                     std::string label) {
+                                                     FdStore::Hold kept, std::string label) {
   const WriterLock lock(mu_);
   const HvaRange range(next_own_hva_, Hva(next_own_hva_.value() + file->size() - 1));
   if (absl::Status s = CheckNewMemoryLocked(range); !s.ok()) return s;
   next_own_hva_ = Hva(range.last().value() + 1);
-  RegisteredMemory added = AddMemoryLocked(
-      {.client = range, .file = std::move(file), .label = std::move(label), .own = true});
+  RegisteredMemory added = AddMemoryLocked({.client = range,
+                                            .file = std::move(file),
+                                            .label = std::move(label),
+                                            .own = true,
+                                            .kept = std::move(kept)});
   new_own_memory_.insert(added.id);
   return added;
 }

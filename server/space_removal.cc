@@ -16,7 +16,9 @@ void RemoveSpace(Registry& registry, const std::shared_ptr<Space>& space, SpaceR
         batch.UseReserve();
         batch.DeleteSpace(space->number());
         if (more) more(batch);
-        registry.state().Commit(std::move(batch), done);
+        // With the space, whose memory is kept as long as its records are.
+        registry.state().Commit(std::move(batch),
+                                [space, done](const absl::Status& stored) { done(stored); });
       },
       std::move(removal.check));
   change->expected_revision = removal.expected_revision;

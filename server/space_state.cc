@@ -24,7 +24,9 @@ void WriteMemory(store::SpaceNumber space, const MemoryMap& memory, const Memory
                  std::set<MemoryId>& ids, store::WriteBatch& batch) {
   memory.ForEach([&](const RegisteredMemory& m) {
     const RegisteredMemory* was = kept != nullptr ? kept->FindById(m.id) : nullptr;
-    if (was != nullptr && was->path == m.path && was->label == m.label) return;
+    if (was != nullptr && was->path == m.path && was->label == m.label && was->kept == m.kept) {
+      return;
+    }
     record::MemoryRecord out;
     Write(m, out);
     batch.PutMemory(space, m.id, out.SerializeAsString());

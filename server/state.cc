@@ -55,11 +55,17 @@ std::string RandomId() {
   return id;
 }
 
-State::State(std::unique_ptr<store::StateStore> store, std::string epoch)
-    : store_(std::move(store)), epoch_(std::move(epoch)), next_batch_(MicrosecondsSinceBoot()) {}
+State::State(std::unique_ptr<store::StateStore> store, std::string epoch,
+             std::unique_ptr<FdStore> fds)
+    : store_(std::move(store)),
+      epoch_(std::move(epoch)),
+      fds_(std::move(fds)),
+      next_batch_(MicrosecondsSinceBoot()) {}
 
 absl::StatusOr<std::unique_ptr<State>> State::Open(const Config& config) {
-  if (config.ephemeral) return std::make_unique<State>();
+  // First, before the store has threads.
+  auto fds = std::make_unique<FdStore>(config.ephemeral ? FdStoreUse::kOff : config.fd_store);
+  if (config.ephemeral) return std::make_unique<State>(nullptr, RandomId(), std::move(fds));
   absl::StatusOr<std::string> boot_id = store::ReadBootId();
   if (!boot_id.ok()) return boot_id.status();
   absl::StatusOr<std::unique_ptr<store::StateStore>> opened =
@@ -83,7 +89,7 @@ absl::StatusOr<std::unique_ptr<State>> State::Open(const Config& config) {
   for (const std::string& note : report.notes) spdlog::warn("{}: {}", config.state_dir, note);
   absl::StatusOr<std::string> epoch = EpochOf(**opened);
   if (!epoch.ok()) return epoch.status();
-  return std::make_unique<State>(*std::move(opened), *std::move(epoch));
+  return std::make_unique<State>(*std::move(opened), *std::move(epoch), std::move(fds));
 }
 
 void State::Commit(store::WriteBatch batch, std::function<void(const absl::Status&)> done) {

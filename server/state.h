@@ -21,6 +21,7 @@
 #include "core/mutex.h"
 #include "core/store/state_store.h"
 #include "server/config.h"
+#include "server/fd_store.h"
 
 namespace iovad {
 
@@ -30,16 +31,19 @@ std::string RandomId();
 class State {
  public:
   // Keeps nothing.
-  State() : State(nullptr, RandomId()) {}
-  State(std::unique_ptr<store::StateStore> store, std::string epoch);
+  State() : State(nullptr, RandomId(), std::make_unique<FdStore>(FdStoreUse::kOff)) {}
+  State(std::unique_ptr<store::StateStore> store, std::string epoch, std::unique_ptr<FdStore> fds);
 
-  // What the configuration asks for, and a line in the log about what was found.
-  // Errors as StateStore::Open.
+  // What the configuration asks for, and a line in the log about what was found. Called
+  // before there are threads. Errors as StateStore::Open.
   static absl::StatusOr<std::unique_ptr<State>> Open(const Config& config);
 
   bool persistent() const { return store_ != nullptr; }
   // Null when nothing is kept.
   store::StateStore* store() const { return store_.get(); }
+
+  // Descriptors that survive it; none when nothing else does.
+  FdStore& fds() { return *fds_; }
 
   // Names the history of which relays' batches are: that of the store, however often the
   // server is started anew. Where nothing is kept, that of this run.
@@ -62,6 +66,7 @@ class State {
  private:
   const std::unique_ptr<store::StateStore> store_;
   const std::string epoch_;
+  const std::unique_ptr<FdStore> fds_;
   std::atomic<uint64_t> next_batch_;
   Mutex mu_;
   uint32_t next_space_ ABSL_GUARDED_BY(mu_) = 1;

@@ -21,6 +21,9 @@ void Write(const RegisteredMemory& memory, record::MemoryRecord& out) {
   out.set_path(memory.path);
   out.set_label(memory.label);
   out.set_own(memory.own);
+  if (memory.kept == nullptr) return;
+  out.set_file_device(memory.file->id().device);
+  out.set_file_inode(memory.file->id().inode);
 }
 
 std::optional<Mapping> ReadMapping(const v1::Mapping& mapping) {
