@@ -11,7 +11,8 @@
 //
 // Invariants.
 //  1. The object owns the device: SET_OWNER succeeded. Ownership belongs to the
-//     process (its mm): it is lost over exec and not inherited by fork's child.
+//     process (its mm): it is lost over exec and not inherited by fork's child. One
+//     that was inherited has an owner that is gone: it can be looked at, and closed.
 //  2. Everything in `info` was read once, when the device was opened.
 //  3. After a failed `Start` the device is reset and has no eventfd of the caller.
 //  4. Destroying the object closes the device; with its last descriptor the kernel
@@ -127,13 +128,19 @@ class VhostVdpa {
   // error the descriptor is closed.
   static absl::StatusOr<VhostVdpa> Adopt(UniqueFd fd, std::string name);
 
+  // Takes over the descriptor of a device whose owner has ended: it runs on with the
+  // table that it has, until its last descriptor is closed, and the kernel takes no
+  // message, no queue and no new owner for it. What `info` says of queues is empty, since
+  // only an owner may ask. Errors as `Adopt`, but for DEVICE_BUSY.
+  static absl::StatusOr<VhostVdpa> Inherit(UniqueFd fd, std::string name);
+
   VhostVdpa(VhostVdpa&&) noexcept = default;
   VhostVdpa& operator=(VhostVdpa&&) noexcept = default;
 
   const std::string& name() const { return name_; }
   const VhostVdpaInfo& info() const { return info_; }
   int fd() const { return fd_.get(); }
-  // The process that did SET_OWNER.
+  // The process that did SET_OWNER; 0 for one that was inherited.
   pid_t owner_pid() const { return owner_pid_; }
 
   // One IOTLB message: one write(2), nothing allocated. 0, or the errno, which is
@@ -194,10 +201,13 @@ class VhostVdpa {
  private:
   VhostVdpa(UniqueFd fd, std::string name) : fd_(std::move(fd)), name_(std::move(name)) {}
 
+  // A descriptor of a vhost-vdpa device, nothing of which was looked at yet.
+  static absl::StatusOr<VhostVdpa> OfDescriptor(UniqueFd fd, std::string name);
   // SET_OWNER, then everything in `info_`.
   absl::Status Own();
+  absl::Status ReadDeviceId();
+  absl::Status ReadBackendFeatures();
   absl::Status ReadInfo();
-  absl::Status NegotiateBackendFeatures();
   void ReadQueues();
 
   // 0, or an errno.

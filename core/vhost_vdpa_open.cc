@@ -81,7 +81,7 @@ absl::StatusOr<VhostVdpa> VhostVdpa::Open(const std::string& path, std::string n
   return device;
 }
 
-absl::StatusOr<VhostVdpa> VhostVdpa::Adopt(UniqueFd fd, std::string name) {
+absl::StatusOr<VhostVdpa> VhostVdpa::OfDescriptor(UniqueFd fd, std::string name) {
   const std::string path = PathOf(fd.get());
   struct stat info;
   if (fstat(fd.get(), &info) != 0) return CannotOpen(path, name, errno);
@@ -95,20 +95,40 @@ absl::StatusOr<VhostVdpa> VhostVdpa::Adopt(UniqueFd fd, std::string name) {
   fcntl(fd.get(), F_SETFD, FD_CLOEXEC);
   VhostVdpa device(std::move(fd), std::move(name));
   device.info_.path = path;
-  if (absl::Status status = device.Own(); !status.ok()) return status;
-  // Who had it before may have left it at any status.
-  if (absl::Status status = device.Reset(); !status.ok()) return status;
   return device;
 }
 
-absl::Status VhostVdpa::Own() {
+absl::StatusOr<VhostVdpa> VhostVdpa::Adopt(UniqueFd fd, std::string name) {
+  absl::StatusOr<VhostVdpa> device = OfDescriptor(std::move(fd), std::move(name));
+  if (!device.ok()) return device;
+  if (absl::Status status = device->Own(); !status.ok()) return status;
+  // Who had it before may have left it at any status.
+  if (absl::Status status = device->Reset(); !status.ok()) return status;
+  return device;
+}
+
+absl::StatusOr<VhostVdpa> VhostVdpa::Inherit(UniqueFd fd, std::string name) {
+  absl::StatusOr<VhostVdpa> device = OfDescriptor(std::move(fd), std::move(name));
+  if (!device.ok()) return device;
+  absl::Status status = device->ReadDeviceId();
+  if (status.ok()) status = device->ReadBackendFeatures();
+  if (status.ok()) status = device->ReadInfo();
+  if (!status.ok()) return status;
+  return device;
+}
+
+absl::Status VhostVdpa::ReadDeviceId() {
   // Tells a vhost-vdpa device from others where sysfs could not.
-  if (const int refused = Ioctl(VHOST_VDPA_GET_DEVICE_ID, &info_.virtio_device_id)) {
-    if (refused == ENOTTY || refused == EINVAL) {
-      return NotVhostVdpa(info_.path, name_, "it does not know VHOST_VDPA_GET_DEVICE_ID");
-    }
-    return Refused("VHOST_VDPA_GET_DEVICE_ID", refused);
+  const int refused = Ioctl(VHOST_VDPA_GET_DEVICE_ID, &info_.virtio_device_id);
+  if (refused == 0) return absl::OkStatus();
+  if (refused == ENOTTY || refused == EINVAL) {
+    return NotVhostVdpa(info_.path, name_, "it does not know VHOST_VDPA_GET_DEVICE_ID");
   }
+  return Refused("VHOST_VDPA_GET_DEVICE_ID", refused);
+}
+
+absl::Status VhostVdpa::Own() {
+  if (absl::Status status = ReadDeviceId(); !status.ok()) return status;
   if (const int refused = Ioctl(VHOST_SET_OWNER, nullptr)) {
     if (refused != EBUSY) return Refused("VHOST_SET_OWNER", refused);
     return MakeError({.reason = Reason::kDeviceBusy, .os_errno = refused, .device = name_},
@@ -117,11 +137,16 @@ absl::Status VhostVdpa::Own() {
                                   "it must pass it on before owning it"));
   }
   owner_pid_ = getpid();
-  if (absl::Status status = NegotiateBackendFeatures(); !status.ok()) return status;
-  return ReadInfo();
+  if (absl::Status status = ReadBackendFeatures(); !status.ok()) return status;
+  if (const int refused = Ioctl(VHOST_SET_BACKEND_FEATURES, &info_.backend_features)) {
+    return Refused("VHOST_SET_BACKEND_FEATURES", refused);
+  }
+  if (absl::Status status = ReadInfo(); !status.ok()) return status;
+  ReadQueues();
+  return absl::OkStatus();
 }
 
-absl::Status VhostVdpa::NegotiateBackendFeatures() {
+absl::Status VhostVdpa::ReadBackendFeatures() {
   if (const int refused = Ioctl(VHOST_GET_BACKEND_FEATURES, &info_.offered_backend_features)) {
     return Refused("VHOST_GET_BACKEND_FEATURES", refused);
   }
@@ -130,9 +155,6 @@ absl::Status VhostVdpa::NegotiateBackendFeatures() {
                      absl::StrCat("device '", name_, "' does not offer IOTLB_MSG_V2"));
   }
   info_.backend_features = info_.offered_backend_features & kKnownBackendFeatures;
-  if (const int refused = Ioctl(VHOST_SET_BACKEND_FEATURES, &info_.backend_features)) {
-    return Refused("VHOST_SET_BACKEND_FEATURES", refused);
-  }
   return absl::OkStatus();
 }
 
@@ -156,7 +178,6 @@ absl::Status VhostVdpa::ReadInfo() {
   }
   info_.as_num = std::max(info_.as_num, 1U);
   info_.group_num = std::max(info_.group_num, 1U);
-  ReadQueues();
   struct stat info;
   if (fstat(fd_.get(), &info) == 0) info_.parent = ReadVdpaParent(info.st_rdev);
   return absl::OkStatus();

@@ -19,6 +19,16 @@ void ResetThen(const PushTarget& target, std::function<void()> next) {
   target.device->Reset(target.asid, [next = std::move(next)](const PushOutcome&) { next(); });
 }
 
+// The same with several, one after the other.
+void ResetAllThen(std::vector<PushTarget> targets, std::function<void()> next) {
+  if (targets.empty()) return next();
+  const PushTarget last = std::move(targets.back());
+  targets.pop_back();
+  ResetThen(last, [targets = std::move(targets), next = std::move(next)] {
+    ResetAllThen(targets, next);
+  });
+}
+
 }  // namespace
 
 std::vector<Attachment>::iterator AttachmentChange::Find(Space& space, const PushTarget& target) {
@@ -246,6 +256,30 @@ void AttachmentChange::Detach(Space& space, const Change& change, const PushTarg
 }
 
 void AttachmentChange::Replay(Space& space, const PushTarget& target, const Done& done) {
+  std::vector<uint32_t> groups;
+  {
+    const ReaderLock lock(space.mu_);
+    const auto attachment = Find(space, target);
+    // Where it was opened anew, they are where they are by default.
+    if (attachment != space.attachments_.end()) groups = attachment->groups;
+  }
+  MapAnew(space, target, std::move(groups), done);
+}
+
+void AttachmentChange::MapAnew(Space& space, const PushTarget& target, std::vector<uint32_t> groups,
+                               const Done& done) {
+  if (!groups.empty()) {
+    std::vector<Device::GroupPlace> places;
+    places.reserve(groups.size());
+    for (const uint32_t group : groups) places.push_back({.group = group, .asid = target.asid});
+    return target.device->SetGroups(
+        std::move(places), [&space, target, done](const PushOutcome& outcome, auto&&) {
+          if (outcome.ok()) return MapAnew(space, target, {}, done);
+          PushResult refused;
+          refused.status = PushRefused(outcome, target.device->name(), space.name());
+          Replayed(space, target, refused, done);
+        });
+  }
   // A relay resets and maps in one batch.
   const bool replaces = target.device->properties().backend == DeviceBackend::kRelay;
   const auto replay = [&space, target, replaces, done] {
@@ -274,28 +308,18 @@ void AttachmentChange::Replay(Space& space, const PushTarget& target, const Done
 
 void AttachmentChange::Reattach(Space& space, const PushTarget& target,
                                 std::vector<uint32_t> groups, const Done& done) {
-  std::vector<Device::GroupPlace> places;
-  places.reserve(groups.size());
-  for (const uint32_t group : groups) places.push_back({.group = group, .asid = target.asid});
   absl::Status status;
   {
     const WriterLock lock(space.mu_);
     status = space.CheckDevice(target);
     if (status.ok()) {
       space.attachments_.push_back(
-          {.target = target, .groups = std::move(groups), .state = AttachmentState::kSyncing});
+          {.target = target, .groups = groups, .state = AttachmentState::kSyncing});
       space.ApplyDeviceBounds();
     }
   }
   if (!status.ok()) return done(status);
-  if (places.empty()) return Replay(space, target, done);
-  target.device->SetGroups(
-      std::move(places), [&space, target, done](const PushOutcome& outcome, auto&&) {
-        if (outcome.ok()) return Replay(space, target, done);
-        PushResult refused;
-        refused.status = PushRefused(outcome, target.device->name(), space.name());
-        Replayed(space, target, refused, done);
-      });
+  MapAnew(space, target, std::move(groups), done);
 }
 
 void AttachmentChange::Return(Space& space, const PushTarget& target, const TableGap& gap,
@@ -412,10 +436,10 @@ void AttachmentChange::Delete(Space& space, const Change& change, bool force, co
       if (!result.lost.empty()) return Delete(space, change, force, done);
       return done(result.status);
     }
-    // In order on each device, so before anything of a later owner.
-    for (const PushTarget& target : unknown) ResetThen(target, [] {});
-    space.hub_->EndAll(space.NotFound());
-    done(absl::OkStatus());
+    ResetAllThen(unknown, [&space, done] {
+      space.hub_->EndAll(space.NotFound());
+      done(absl::OkStatus());
+    });
   };
   PushToAll(live, std::move(push), emptied);
 }

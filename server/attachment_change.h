@@ -51,6 +51,9 @@ class AttachmentChange : public ExclusiveChange {
   // REVISION_MISMATCH.
   static absl::Status Refuse(const Space& space, const Change& change, const absl::Status& why);
   static void Replay(Space& space, const PushTarget& target, const Done& done);
+  // Points groups of the device at the address space, empties it and maps everything.
+  static void MapAnew(Space& space, const PushTarget& target, std::vector<uint32_t> groups,
+                      const Done& done);
   // The same for a device whose owner is back and lacks no more than `gap`.
   static void Return(Space& space, const PushTarget& target, const TableGap& gap, const Done& done);
   static void Delete(Space& space, const Change& change, bool force, const Done& done);

@@ -26,10 +26,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "core/iotlb_batch.h"
 #include "core/iotlb_port.h"
 #include "core/memory_map.h"
 #include "core/memory_model.h"
+#include "core/mutex.h"
 #include "core/types.h"
 #include "server/device_log.h"
 
@@ -49,9 +52,6 @@ struct DeviceProperties {
   uint32_t as_num = 1;
   uint32_t group_num = 1;
   uint32_t vq_num = 1;
-  // Entries of the largest ring, and group, of each queue, where they are known.
-  std::vector<uint32_t> vq_max_size = {};
-  std::vector<uint32_t> vq_group = {};
   // Of the device's configuration space, in bytes.
   uint32_t config_size = 0;
   // The module that made the vDPA device, and its name; empty when unknown.
@@ -102,6 +102,10 @@ class Device {
   const DeviceProperties& properties() const { return properties_; }
   DeviceLog& log() { return log_; }
 
+  // Why nothing can be changed on it, and what to do. SPACE_FROZEN while it runs on with
+  // what an earlier run of the server mapped.
+  absl::Status CheckUsable() const ABSL_LOCKS_EXCLUDED(usable_mu_);
+
   // Applies a batch in its turn.
   virtual void Apply(Push push, Done done) = 0;
   // Drops every entry of an address space, whatever state it is in.
@@ -121,6 +125,9 @@ class Device {
   // The number of the last batch that an address space is known to have; 0 where that is
   // not known, or batches have no numbers.
   virtual uint64_t LastBatch(Asid /*asid*/) const { return 0; }
+  // Resets all of it, before everything is mapped anew; a frozen device is closed and
+  // opened anew. By default there is nothing to do.
+  virtual void Restart(std::function<void(const absl::Status&)> done);
   // How many entries an address space has.
   virtual uint64_t EntryCount(Asid asid) const = 0;
   // No space has the address space any more. `why`: OK when it was detached, else
@@ -135,11 +142,19 @@ class Device {
   const Counters& counters() const { return counters_; }
 
  protected:
+  void SetUsable(absl::Status usable) ABSL_LOCKS_EXCLUDED(usable_mu_);
+  // SPACE_FROZEN: the device `does` ("runs on with") what was mapped there.
+  absl::Status Frozen(const std::string& does, const char* way_out) const;
+  static constexpr char kOpenAnew[] =
+      "ResetDevice opens it anew, which stops it, and maps everything there";
+
   Counters counters_;
 
  private:
   const std::string name_;
   const DeviceProperties properties_;
+  mutable Mutex usable_mu_;
+  absl::Status usable_ ABSL_GUARDED_BY(usable_mu_);
   DeviceLog log_;
 };
 

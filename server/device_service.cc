@@ -42,18 +42,18 @@ void DeviceService::Describe(Device& device, v1::Device& out) const {
       out.add_feature_names(name);
     }
   }
-  for (size_t i = 0; i < p.vq_max_size.size(); ++i) {
-    v1::Virtqueue& queue = *out.add_virtqueues();
-    queue.set_index(static_cast<uint32_t>(i));
-    queue.set_max_size(p.vq_max_size[i]);
-    queue.set_group(p.vq_group[i]);
-  }
   out.set_config_size(p.config_size);
   out.set_driver(p.driver);
   out.set_vdpa_name(p.vdpa_name);
   if (const auto* direct = dynamic_cast<const VhostDevice*>(&device)) {
     for (const std::string& name : DeviceStatusNames(direct->last_status())) {
       out.add_status_names(name);
+    }
+    for (const VhostDevice::Virtqueue& known : direct->virtqueues()) {
+      v1::Virtqueue& queue = *out.add_virtqueues();
+      queue.set_index(static_cast<uint32_t>(out.virtqueues_size() - 1));
+      queue.set_max_size(known.max_size);
+      queue.set_group(known.group);
     }
   }
   out.set_updates_pushed(device.counters().updates.load(std::memory_order_relaxed));
@@ -86,11 +86,12 @@ grpc::ServerUnaryReactor* DeviceService::OpenDevice(grpc::CallbackServerContext*
     if (status.ok()) Describe(**device, *response->mutable_device());
     return status;
   };
-  // What opens it again. Nothing does where it came as a descriptor.
+  // What opens it again. Where it came as a descriptor, only that one does.
   const auto keep = [this, request](store::WriteBatch& batch) {
-    if (request->has_fd_handle()) return;
+    if (request->has_fd_handle() && !context_.state.fds().keeps_devices()) return;
     v1::OpenDeviceRequest again = *request;
     again.clear_request_id();
+    if (again.has_fd_handle()) again.set_fd_handle("");
     batch.PutDevice(context_.state.DeviceNumber(request->device()), again.SerializeAsString());
   };
   if (request->has_simulated()) {
@@ -98,7 +99,7 @@ grpc::ServerUnaryReactor* DeviceService::OpenDevice(grpc::CallbackServerContext*
   }
   absl::StatusOr<DirectSource> source = FindDirectSource(*request, context_.handles);
   if (!source.ok()) return change.Answer(source.status());
-  VhostDevice::Open(std::move(source->open),
+  VhostDevice::Open(std::move(source->open), /*reopen=*/nullptr, context_.state.fds(),
                     [this, change, opened, keep, number = source->device_number](
                         absl::StatusOr<std::shared_ptr<VhostDevice>> device) {
                       if (device.ok()) {
@@ -162,23 +163,14 @@ grpc::ServerUnaryReactor* DeviceService::ResetDevice(grpc::CallbackServerContext
   const absl::StatusOr<std::shared_ptr<Device>> device =
       context_.registry.FindDevice(request->device());
   if (!device.ok()) return change.Answer(device.status());
-  const auto replay = [this, change, response, device = *device] {
+  (*device)->Restart([this, change, response, device = *device](const absl::Status& restarted) {
+    if (!restarted.ok()) return change.End(restarted);
     ReplayAttachments(context_.registry, device,
                       [this, change, response, device](const absl::Status& status) {
                         if (status.ok()) Describe(*device, *response->mutable_device());
                         change.End(status);
                       });
-  };
-  const auto direct = std::dynamic_pointer_cast<VhostDevice>(*device);
-  if (direct == nullptr) {
-    replay();
-    return change.reactor();
-  }
-  direct->Do([](VhostVdpa& vdpa) { return vdpa.Reset(); },
-             [change, replay](const absl::Status& status) {
-               if (!status.ok()) return change.End(status);
-               replay();
-             });
+  });
   return change.reactor();
 }
 

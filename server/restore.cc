@@ -12,16 +12,13 @@
 #include "absl/time/clock.h"
 #include "core/error.h"
 #include "core/format.h"
-#include "iovad/v1/device.pb.h"
-#include "server/direct_source.h"
 #include "server/fd_store.h"
 #include "server/memory_requests.h"
 #include "server/outcome.h"
 #include "server/relay_state.h"
-#include "server/simulated_spec.h"
+#include "server/restore_devices.h"
 #include "server/space.h"
 #include "server/state_records.h"
-#include "server/vhost_device.h"
 
 namespace iovad {
 namespace {
@@ -38,44 +35,13 @@ bool Parse(std::string_view bytes, Message& out) {
   return out.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
 }
 
-absl::StatusOr<std::shared_ptr<Device>> Open(ServerContext& context,
-                                             const v1::OpenDeviceRequest& request) {
-  if (request.has_simulated()) return MakeSimulated(request.device(), request.simulated());
-  absl::StatusOr<DirectSource> source = FindDirectSource(request, context.handles);
-  if (!source.ok()) return source.status();
-  Outcome<absl::StatusOr<std::shared_ptr<Device>>> opened;
-  VhostDevice::Open(std::move(source->open),
-                    [&opened](absl::StatusOr<std::shared_ptr<VhostDevice>> device) {
-                      if (!device.ok()) return opened.Set(device.status());
-                      opened.Set(std::shared_ptr<Device>(*std::move(device)));
-                    });
-  return std::move(opened.Wait());
-}
-
-absl::Status RestoreDevices(ServerContext& context, store::Snapshot& kept) {
-  absl::Status status;
-  std::vector<v1::OpenDeviceRequest> requests;
-  absl::Status read = kept.ForEachBlob(store::Table::kDevice, store::kServer, 0,
-                                       [&](uint64_t number, std::string_view bytes) {
-                                         v1::OpenDeviceRequest request;
-                                         if (!Parse(bytes, request)) {
-                                           status = Corrupt(absl::StrCat("device ", number));
-                                           return false;
-                                         }
-                                         context.state.TakeDeviceNumber(request.device(), number);
-                                         requests.push_back(std::move(request));
-                                         return true;
-                                       });
-  if (!read.ok() || !status.ok()) return read.ok() ? status : read;
-  for (const v1::OpenDeviceRequest& request : requests) {
-    const absl::StatusOr<std::shared_ptr<Device>> device = Open(context, request);
-    const absl::Status opened = device.ok() ? context.registry.AddDevice(*device) : device.status();
-    if (!opened.ok()) {
-      spdlog::error("device '{}' was open and cannot be opened again: {}", request.device(),
-                    Text(opened));
-    }
-  }
-  return absl::OkStatus();
+// Commits, and waits. `what` begins the message of an error.
+absl::Status CommitNow(State& state, store::WriteBatch batch, const std::string& what) {
+  Outcome<absl::Status> committed;
+  state.Commit(std::move(batch), [&committed](const absl::Status& s) { committed.Set(s); });
+  const absl::Status& status = committed.Wait();
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat(what, ": ", Text(status)));
 }
 
 absl::Status RestoreRequests(ServerContext& context, store::Snapshot& kept) {
@@ -208,6 +174,9 @@ absl::StatusOr<SpaceRecords> ReadSpaces(ServerContext& context, store::Snapshot&
 absl::Status Reattach(ServerContext& context, const Restored& restored) {
   absl::Status first;
   Space& space = *restored.space;
+  // What was on its way may not have come through.
+  const Revision applied(restored.pending.has_value() ? restored.pending->before().revision()
+                                                      : restored.record.revision());
   for (const record::AttachmentRecord& a : restored.record.attachments()) {
     if (a.has_relay()) {
       if (absl::Status s = ExpectRelay(context, space, a); !s.ok()) {
@@ -224,6 +193,10 @@ absl::Status Reattach(ServerContext& context, const Restored& restored) {
                     a.device(), a.asid(), Text(target.status()));
       continue;
     }
+    if (absl::Status frozen = target->device->CheckUsable(); !frozen.ok()) {
+      space.Freeze(*target, groups, frozen, applied);
+      continue;
+    }
     Outcome<absl::Status> mapped;
     space.Reattach(*target, groups, [&mapped](const absl::Status& s) { mapped.Set(s); });
     if (absl::Status s = mapped.Wait(); !s.ok()) {
@@ -232,15 +205,6 @@ absl::Status Reattach(ServerContext& context, const Restored& restored) {
     }
   }
   return first;
-}
-
-// Commits, and waits. `what` begins the message of an error.
-absl::Status CommitNow(State& state, store::WriteBatch batch, const std::string& what) {
-  Outcome<absl::Status> committed;
-  state.Commit(std::move(batch), [&committed](const absl::Status& s) { committed.Set(s); });
-  const absl::Status& status = committed.Wait();
-  if (status.ok()) return status;
-  return absl::Status(status.code(), absl::StrCat(what, ": ", Text(status)));
 }
 
 }  // namespace
@@ -252,7 +216,11 @@ absl::Status Restore(ServerContext& context) {
   // Twice at most: the second time without what a device refused.
   absl::StatusOr<std::shared_ptr<store::Snapshot>> kept = store->TakeSnapshot();
   if (!kept.ok()) return kept.status();
-  if (absl::Status s = RestoreDevices(context, **kept); !s.ok()) return s;
+  store::WriteBatch forgotten;
+  forgotten.UseReserve();
+  if (absl::Status s = RestoreDevices(context, **kept, forgotten); !s.ok()) return s;
+  absl::Status done = CommitNow(context.state, std::move(forgotten), "devices cannot be forgotten");
+  if (!done.ok()) return done;
   if (absl::Status s = RestoreRequests(context, **kept); !s.ok()) return s;
 
   const auto records = ReadSpaces(context, **kept);
@@ -277,7 +245,7 @@ absl::Status Restore(ServerContext& context) {
     if (mapped.ok() && restored->pending.has_value()) {
       store::WriteBatch settled;
       settled.ClearPending(number);
-      absl::Status done = CommitNow(
+      done = CommitNow(
           context.state, std::move(settled),
           absl::StrCat(restored->space->prefix(), "the change in flight cannot be settled"));
       if (!done.ok()) return done;
@@ -299,6 +267,7 @@ absl::Status Restore(ServerContext& context) {
     mappings +=
         restored->space->Read([](const AddressSpace& core) { return core.mapping_count(); });
   }
+  ReopenIdleDevices(context.registry);
   context.state.fds().DropRest();
   spdlog::info("{} spaces with {} mappings taken up in {} ms", records->size(), mappings,
                absl::ToInt64Milliseconds(absl::Now() - begin));

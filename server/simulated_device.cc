@@ -89,8 +89,14 @@ void SimulatedDevice::Reset(Asid asid, Done done) {
       const MutexLock lock(table_mu_);
       tables_[asid.value()].clear();
     }
+    SetUsable(absl::OkStatus());
     done(PushOutcome());
   });
+}
+
+void SimulatedDevice::Restart(std::function<void(const absl::Status&)> done) {
+  SetUsable(absl::OkStatus());
+  done(absl::OkStatus());
 }
 
 uint64_t SimulatedDevice::EntryCount(Asid asid) const {

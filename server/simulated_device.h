@@ -12,6 +12,7 @@
 #define IOVAD_SERVER_SIMULATED_DEVICE_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -44,8 +45,13 @@ class SimulatedDevice final : public Device {
   SimulatedDevice(std::string name, DeviceProperties properties,
                   std::vector<SimulatedFault> faults);
 
+  // It is one of an earlier run of the server, and no process owns it.
+  void Freeze() { SetUsable(Frozen("runs on with", kOpenAnew)); }
+
   void Apply(Push push, Done done) override;
+  // All address spaces of one that is frozen: it is as if opened anew.
   void Reset(Asid asid, Done done) override;
+  void Restart(std::function<void(const absl::Status&)> done) override;
   uint64_t EntryCount(Asid asid) const override;
 
  private:

@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
 #include "server/convert.h"
-#include "server/simulated_device.h"
 
 namespace iovad {
 namespace {
@@ -46,8 +45,8 @@ absl::Status ParseFault(const v1::SimulatedDevice::Fault& fault, const std::stri
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<Device>> MakeSimulated(const std::string& name,
-                                                      const v1::SimulatedDevice& spec) {
+absl::StatusOr<std::shared_ptr<SimulatedDevice>> MakeSimulated(const std::string& name,
+                                                               const v1::SimulatedDevice& spec) {
   const std::string where = absl::StrCat("device '", name, "': ");
   DeviceProperties properties;
   if (spec.has_iova_range()) {

@@ -81,6 +81,7 @@ absl::Status Space::CheckAttachments() const {
                                     ") still maps what it did: try again when its relay is back or "
                                     "its process has ended, or detach the device"));
     }
+    if (a.state == AttachmentState::kFrozen) return Frozen(a);
     if (a.state != AttachmentState::kFailed) continue;
     return MakeError({.reason = Reason::kAttachmentFailed, .device = device},
                      absl::StrCat(prefix_, "what device '", device, "' (ASID ",
@@ -90,9 +91,26 @@ absl::Status Space::CheckAttachments() const {
   return absl::OkStatus();
 }
 
+absl::Status Space::Frozen(const Attachment& attachment) const {
+  const Device& device = *attachment.target.device;
+  const absl::Status why = device.CheckUsable();
+  return MakeError(
+      {.reason = Reason::kSpaceFrozen, .device = device.name()},
+      absl::StrCat(prefix_,
+                   why.ok() ? absl::StrCat("device '", device.name(),
+                                           "' was opened anew, and has nothing of it yet; "
+                                           "ResetDevice maps everything there")
+                            : std::string(why.message()),
+                   " (ASID ", attachment.target.asid.value(), ")"));
+}
+
 absl::Status Space::CheckDevice(const PushTarget& target) const {
   const DeviceProperties& device = target.device->properties();
   const std::string& name = target.device->name();
+  if (absl::Status unusable = target.device->CheckUsable(); !unusable.ok()) {
+    return MakeError(DetailOf(unusable).value_or(ErrorDetail{.reason = Reason::kDeviceError}),
+                     absl::StrCat(prefix_, std::string(unusable.message())));
+  }
   const IovaRange reach = device.iova_range;
   if (!requested_range_.Overlaps(reach)) {
     return MakeError(

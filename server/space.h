@@ -224,6 +224,10 @@ class Space : public std::enable_shared_from_this<Space> {
   // Attaches a device whose owner is to come back, after the server was started anew. For
   // a space that nobody knows yet.
   void Expect(Attachment attachment) ABSL_LOCKS_EXCLUDED(mu_);
+  // Attaches a device that goes on with the table of `applied` and cannot be changed, as
+  // `why` says: FROZEN. For a space that nobody knows yet.
+  void Freeze(const PushTarget& target, std::vector<uint32_t> groups, const absl::Status& why,
+              Revision applied) ABSL_LOCKS_EXCLUDED(mu_);
   // What a device lacks whose attachment is DISCONNECTED and whose owner says that
   // `batch` was its last one: the history may tell.
   TableGap GapSince(const PushTarget& target, uint64_t batch) const ABSL_LOCKS_EXCLUDED(mu_);
@@ -313,12 +317,13 @@ class Space : public std::enable_shared_from_this<Space> {
                               absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DescribeLocked(v1::Space& out) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
-  // SPACE_NOT_FOUND, REVISION_MISMATCH; then ATTACHMENT_FAILED, RELAY_DISCONNECTED:
-  // whether `change` may be planned now.
+  // SPACE_NOT_FOUND, REVISION_MISMATCH; then ATTACHMENT_FAILED, RELAY_DISCONNECTED,
+  // SPACE_FROZEN: whether `change` may be planned now.
   absl::Status CheckChange(const Change& change) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   absl::Status CompareRevisions(std::optional<Revision> expected, Revision current) const;
   absl::Status CheckAttachments() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
-  // Whether a device can carry the space: DEVICE_RANGE_CONFLICT, ENTRY_BUDGET,
+  absl::Status Frozen(const Attachment& attachment) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // Whether a device can carry the space: SPACE_FROZEN, DEVICE_RANGE_CONFLICT, ENTRY_BUDGET,
   // MEMORY_NOT_REGISTERED, MEMORY_UNSUITABLE.
   absl::Status CheckDevice(const PushTarget& target) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   absl::Status NotFound() const;

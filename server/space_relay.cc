@@ -89,6 +89,17 @@ void Space::Expect(Attachment attachment) {
   ApplyDeviceBounds();
 }
 
+void Space::Freeze(const PushTarget& target, std::vector<uint32_t> groups, const absl::Status& why,
+                   Revision applied) {
+  const WriterLock lock(mu_);
+  attachments_.push_back({.target = target,
+                          .groups = std::move(groups),
+                          .state = AttachmentState::kFrozen,
+                          .applied_revision = applied,
+                          .last_error = std::string(why.message())});
+  ApplyDeviceBounds();
+}
+
 void Space::NotePoint(Attachment& attachment, Revision revision) {
   const uint64_t batch = attachment.target.device->LastBatch(attachment.target.asid);
   attachment.points.clear();

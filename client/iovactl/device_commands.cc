@@ -29,6 +29,7 @@ struct OpenOptions {
   std::optional<uint32_t> entry_budget;
   std::vector<std::string> capabilities;
   std::vector<v1::SimulatedDevice::Fault> faults;
+  bool outlives_server = false;
 };
 
 v1::OpenDeviceRequest ToRequest(const OpenOptions& options) {
@@ -53,6 +54,7 @@ v1::OpenDeviceRequest ToRequest(const OpenOptions& options) {
   device.set_entry_budget(options.entry_budget.value_or(0));
   for (const std::string& name : options.capabilities) device.add_capabilities(name);
   for (const v1::SimulatedDevice::Fault& fault : options.faults) *device.add_faults() = fault;
+  device.set_outlives_server(options.outlives_server);
   return request;
 }
 
@@ -107,6 +109,10 @@ void AddOpen(CLI::App* parent, Context* context) {
                 "OP:NTH:ERRNO or OP:NTH:delay=DURATION, where OP is update, invalidate, "
                 "batch-begin, batch-end or undo; may be repeated")
       ->type_name("FAULT")
+      ->needs(simulated)
+      ->group(group);
+  app->add_flag("--outlives-server", options->outlives_server,
+                "Runs on when iovad ends, and is frozen after its restart")
       ->needs(simulated)
       ->group(group);
   app->add_option("--request-id", options->request_id,
@@ -193,7 +199,8 @@ void AddClose(CLI::App* parent, Context* context) {
 
 void AddReset(CLI::App* parent, Context* context) {
   CLI::App* app = parent->add_subcommand(
-      "reset", "Reset a device and replay what is attached; lifts the state `failed`");
+      "reset",
+      "Reset a device and replay what is attached; lifts the states `failed` and `frozen`");
   auto request = std::make_shared<v1::ResetDeviceRequest>();
   AddDevice(app, request->mutable_device());
   app->add_option("--request-id", *request->mutable_request_id(), "Makes a repeat safe")

@@ -75,6 +75,8 @@ std::string_view HintFor(const absl::Status& status) {
     case v1::REASON_NO_IDENTITY:
       return "a handle is of the process that attested it: `iovactl fd attest -- COMMAND` becomes "
              "that process";
+    case v1::REASON_SPACE_FROZEN:
+      return "`iovactl device reset DEVICE` stops the device, replays the space and lifts it";
     case v1::REASON_REVISION_MISMATCH:
       return "somebody else changed the space: look again, and repeat with its new revision";
     case v1::REASON_REQUEST_IN_FLIGHT:

@@ -72,12 +72,18 @@ class World:
         self.client.AttachDevice(space=space, device=device)
         return space, device
 
-    def elsewhere(self, *arguments):
+    def elsewhere(self, *arguments, **options):
         """A World on a server of its own. Its Daemon is `daemon`."""
-        daemon = self._start(*arguments)
+        daemon = self._start(*arguments, **options)
         world = World(Client(daemon.target).wait_ready(), self._start)
         world.daemon = daemon
         return world
+
+    def restart(self):
+        """Kills the server of its own, and starts it again."""
+        self.client.close()
+        self.daemon.kill()
+        self.client = Client(self.daemon.start().target).wait_ready()
 
 
 def map_refused(world, space, hva=HVA, size=PAGE, names=(), **fields):
@@ -361,6 +367,14 @@ def no_device_capability(world):
     device = world.device()
     return Provocation(world.client.AttachDevice, space=world.space(), device=device, groups=[0],
                        names=[device, "IOTLB_ASID"])
+
+
+@provokes("SPACE_FROZEN")
+def space_frozen(world):
+    there = world.elsewhere(keeps=True)
+    space, device = there.attached(outlives_server=True)
+    there.restart()
+    return map_refused(there, space, gpa=0, names=[device, "ResetDevice"])
 
 
 @provokes("ATTACHMENT_FAILED")

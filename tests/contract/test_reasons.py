@@ -17,7 +17,6 @@ NOT_YET = {
     "STORE_FULL": "the store",
     "MEMORY_NOT_REGISTERED": "memory registration",
     "MEMORY_UNSUITABLE": "memory registration",
-    "SPACE_FROZEN": "devices that outlive the server",
     "NOT_OWNER": "identities",
     "ROLE_REQUIRED": "roles",
     "PATH_NOT_ALLOWED": "devices opened by path",
@@ -36,15 +35,15 @@ def world(client):
     """The file's server; and servers of the test's own, ended with it."""
     started, worlds = [], []
 
-    def start(*arguments):
-        started.append(Daemon(*arguments).start())
+    def start(*arguments, **options):
+        started.append(Daemon(*arguments, **options).start())
         return started[-1]
 
     class Tracked(World):
         """Closes its channels with the test."""
 
-        def elsewhere(self, *arguments):
-            other = super().elsewhere(*arguments)
+        def elsewhere(self, *arguments, **options):
+            other = super().elsewhere(*arguments, **options)
             worlds.append(other)
             return other
 

@@ -137,6 +137,26 @@ TEST_F(AttachGroupsTest, ARefusedReplayPutsThemBack) {
   EXPECT_EQ(attachments(), 0);
 }
 
+TEST_F(AttachGroupsTest, OneThatWasFrozenIsPointedAgain) {
+  const PushTarget target{.device = device_, .asid = Asid(2)};
+  space_->Freeze(target, {1, 3}, absl::UnavailableError("it runs on"), Revision(1));
+  absl::Status result;
+  const auto replay = [&] {
+    space_->Submit(std::make_unique<ReplayChange>(
+        target, [&](const absl::Status& status) { result = status; }));
+  };
+  device_->refuses_groups = true;
+  replay();
+  EXPECT_EQ(ReasonOf(result), Reason::kDeviceError) << result;
+  EXPECT_THAT(device_->calls, ElementsAre("groups 1:2 3:2"));
+  EXPECT_EQ(attachments(), 1) << "it is FAILED";
+  device_->refuses_groups = false;
+  replay();
+  EXPECT_TRUE(result.ok()) << result;
+  EXPECT_EQ(device_->at[1], Asid(2));
+  EXPECT_EQ(device_->at[3], Asid(2));
+}
+
 TEST_F(AttachGroupsTest, ANewSpacePointsAllOrNone) {
   const std::vector<Registry::AttachTo> to = {
       {.device = "net0", .asid = Asid(1), .groups = {2}},
