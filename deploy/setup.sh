@@ -19,6 +19,7 @@ packages=(
   python3 python3-grpcio python3-grpc-tools python3-pytest
   # tests with a real kernel in a virtual machine
   qemu-system-x86 qemu-system-common busybox-static iproute2 cpio xz-utils make gcc binutils libelf1
+  systemd
 )
 
 # Prints the packages that are not installed.

@@ -37,6 +37,18 @@ install(DIRECTORY proto/ DESTINATION ${CMAKE_INSTALL_DATADIR}/iovad/proto
         FILES_MATCHING PATTERN "*.proto")
 install(FILES deploy/iovad.toml DESTINATION ${CMAKE_INSTALL_DATADIR}/iovad)
 
+# Units name the programs where they are installed, which is decided then.
+install(CODE "
+  set(IOVAD_BINDIR \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_BINDIR}\")
+  set(IOVAD_DATADIR \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_DATADIR}\")
+  foreach(unit iovad.service iovad-relay@.service)
+    configure_file(\"${PROJECT_SOURCE_DIR}/deploy/systemd/\${unit}.in\"
+                   \"${PROJECT_BINARY_DIR}/systemd/\${unit}\" @ONLY)
+    file(INSTALL \"${PROJECT_BINARY_DIR}/systemd/\${unit}\"
+         DESTINATION \"\${CMAKE_INSTALL_PREFIX}/lib/systemd/system\")
+  endforeach()")
+install(FILES deploy/systemd/iovad.sysusers DESTINATION lib/sysusers.d RENAME iovad.conf)
+
 configure_package_config_file(deploy/cmake/iovadConfig.cmake.in
   ${PROJECT_BINARY_DIR}/iovadConfig.cmake INSTALL_DESTINATION ${iovad_package})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/iovadConfigVersion.cmake

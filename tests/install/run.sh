@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs a build into a temporary prefix, then configures, builds and runs the
-# program in consumer/ with nothing but that prefix to find iovad by.
+# Installs a build into a temporary prefix, has systemd look at the units, then
+# configures, builds and runs the program in consumer/ with nothing but that prefix to
+# find iovad by.
 #
 # usage: run.sh BUILD_DIR CXX_COMPILER
 set -euo pipefail
@@ -18,10 +19,24 @@ cmake --install "$build" --prefix "$prefix" >"$scratch/install.log" || {
 }
 
 for file in bin/iovad bin/iovactl share/iovad/proto/iovad/v1/address_space.proto \
-  include/iovad/core/types.h include/iovad/iovad/v1/address_space.grpc.pb.h; do
+  include/iovad/core/types.h include/iovad/iovad/v1/address_space.grpc.pb.h \
+  lib/systemd/system/iovad.service lib/systemd/system/iovad-relay@.service \
+  lib/sysusers.d/iovad.conf; do
   test -e "$prefix/$file" || { echo "not installed: $file" && exit 1; }
 done
 "$prefix/bin/iovad" --version
+
+# It says nothing of what it has no complaint about, whatever its status.
+if command -v systemd-analyze >/dev/null; then
+  complaints=$(systemd-analyze verify --man=no "$prefix"/lib/systemd/system/iovad.service \
+    "$prefix"/lib/systemd/system/iovad-relay@vhost-vdpa-0.service 2>&1) || {
+    echo "$complaints"
+    exit 1
+  }
+  [[ -z $complaints ]] || { echo "$complaints" && exit 1; }
+else
+  echo 'UNITS NOT CHECKED: systemd-analyze is not installed'
+fi
 
 cmake -S "$here/consumer" -B "$scratch/build" -G Ninja \
   -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_CXX_COMPILER="$compiler"
