@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -82,7 +83,6 @@ std::vector<Passed> TakePassed() {
     free(names[i]);
   }
   free(names);
-  unsetenv("LISTEN_FDNAMES");
   return passed;
 }
 
@@ -120,6 +120,15 @@ struct FdStore::Table : std::enable_shared_from_this<Table> {
 
   // `fd`: null for what is there already.
   Hold Keep(const std::string& name, const int* fd);
+  // Nobody holds it any more, for now.
+  void Drop(const std::string& name) {
+    {
+      const MutexLock lock(mu);
+      if (leaving) return;
+    }
+    thread.Run(TaskThread::MayBlock::kYes,
+               [self = shared_from_this(), name] { self->RemoveUnused(name); });
+  }
   // Unless somebody holds it, again.
   void RemoveUnused(const std::string& name) {
     const MutexLock lock(mu);
@@ -136,16 +145,13 @@ class FdStore::Kept {
       : table_(std::move(table)), name_(std::move(name)) {}
   Kept(const Kept&) = delete;
   Kept& operator=(const Kept&) = delete;
-  ~Kept() {
-    table_->thread.Run(TaskThread::MayBlock::kYes,
-                       [table = table_, name = std::move(name_)] { table->RemoveUnused(name); });
-  }
+  ~Kept() { table_->Drop(name_); }
 
   const std::string& name() const { return name_; }
 
  private:
   const std::shared_ptr<Table> table_;
-  std::string name_;
+  const std::string name_;
 };
 
 FdStore::Hold FdStore::Table::Keep(const std::string& name, const int* fd) {
@@ -163,14 +169,14 @@ FdStore::Hold FdStore::Table::Keep(const std::string& name, const int* fd) {
 
 FdStore::FdStore(FdStoreUse use)
     : use_(HasServiceManager() ? use : FdStoreUse::kOff), table_(std::make_shared<Table>()) {
-  bool dropped = false;
+  std::set<std::string> dropped;
+  const MutexLock lock(mu_);
   for (Passed& passed : TakePassed()) {
     struct stat file = {};
     std::string why = "it cannot be looked at";
     if (fstat(passed.fd.get(), &file) == 0) {
       why = Objection(passed.name, passed.fd.get(), file, use_);
     }
-    const MutexLock lock(mu_);
     if (why.empty()) {
       const auto [it, is_new] = came_back_.try_emplace(passed.name);
       if (is_new) {
@@ -181,12 +187,13 @@ FdStore::FdStore(FdStoreUse use)
       continue;
     }
     spdlog::warn("what the service manager kept as '{}' is dropped: {}", passed.name, why);
-    if (HasServiceManager() && !passed.name.empty()) {
-      dropped = TellToRemove(passed.name) || dropped;
-    }
+    if (!HasServiceManager() || passed.name.empty()) continue;
+    TellToRemove(passed.name);
+    dropped.insert(passed.name);
   }
+  for (auto& [name, back] : came_back_) back.in_store = !dropped.contains(name);
   // A device opens once.
-  if (dropped) WaitForServiceManager();
+  if (!dropped.empty()) WaitForServiceManager();
 }
 
 FdStore::Hold FdStore::KeepMemory(const MappedFile& file) {
@@ -201,6 +208,12 @@ FdStore::Hold FdStore::KeepDevice(const std::string& name, int fd) {
   return table_->Keep(DeviceName(file.st_rdev, name), &fd);
 }
 
+FdStore::Hold FdStore::Take(const std::string& name, CameBack& back) {
+  back.taken = true;
+  const int fd = back.fd.get();
+  return table_->Keep(name, back.in_store ? nullptr : &fd);
+}
+
 std::optional<FdStore::Back> FdStore::TakeMemory(FileId file) {
   const MutexLock lock(mu_);
   for (const bool writable : {true, false}) {
@@ -209,8 +222,7 @@ std::optional<FdStore::Back> FdStore::TakeMemory(FileId file) {
     if (it == came_back_.end()) continue;
     UniqueFd copy(fcntl(it->second.fd.get(), F_DUPFD_CLOEXEC, 0));
     if (!copy) return std::nullopt;
-    it->second.taken = true;
-    return Back{.fd = std::move(copy), .hold = table_->Keep(name, nullptr)};
+    return Back{.fd = std::move(copy), .hold = Take(name, it->second)};
   }
   return std::nullopt;
 }
@@ -219,8 +231,8 @@ std::optional<FdStore::Back> FdStore::TakeDevice(const std::string& name) {
   const MutexLock lock(mu_);
   for (auto& [kept, back] : came_back_) {
     if (back.taken || kept != DeviceName(back.device_number, name)) continue;
-    back.taken = true;
-    return Back{.fd = std::move(back.fd), .hold = table_->Keep(kept, nullptr)};
+    Hold hold = Take(kept, back);
+    return Back{.fd = std::move(back.fd), .hold = std::move(hold)};
   }
   return std::nullopt;
 }

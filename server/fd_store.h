@@ -85,7 +85,12 @@ class FdStore {
     UniqueFd fd;
     dev_t device_number = 0;
     bool taken = false;
+    // False when it left with something else of its name.
+    bool in_store = true;
   };
+
+  // Marks it as taken and keeps it on.
+  Hold Take(const std::string& name, CameBack& back) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const FdStoreUse use_;
   const std::shared_ptr<Table> table_;

@@ -240,6 +240,16 @@ def test_a_name_that_comes_twice(server, client, manager):  # noqa: F811
     manager.wait_names()
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_name_that_comes_with_another_file_as_well(server, client, manager, place):  # noqa: F811
+    register(client)
+    manager.wait_names("memory-")
+    manager.kept.insert(place, Kept(manager.kept[0].name, make_file()))
+    assert states(server.restart()) == [READY]
+    manager.wait_names("memory-")
+    assert states(server.restart()) == [READY]
+
+
 def test_what_nobody_knows_is_dropped(server, client, manager):  # noqa: F811
     register(client)
     manager.wait_names("memory-")
