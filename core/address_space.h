@@ -379,9 +379,8 @@ class AddressSpace {
   absl::StatusOr<Svq> PlanSvq(const SvqSpec& spec, Revision revision);
 
   // translate.cc
-  absl::Status CheckQuery(const Query& query) const;
-  std::vector<HvaMatch> FirstMatches(absl::Span<const Query> queries) const;
-  HvaMatch Match(const Query& query, uint64_t offset) const;
+  class SettledSource;
+  class InFlightSource;
 
   void Add(Mapping mapping);
   void Remove(const Mapping* mapping, Unmapped& result);

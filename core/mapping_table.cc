@@ -11,37 +11,6 @@ uint64_t LastHva(const Mapping& m) { return m.hva().last().value(); }
 // An id is covered by itself only.
 uint64_t LastId(const Mapping& m) { return m.id().value(); }
 
-// Keeps the best of the candidates for one query by HVA.
-class BestChooser {
- public:
-  BestChooser(HvaRange query, std::optional<Access> wanted) : query_(query), wanted_(wanted) {}
-
-  bool Permitted(Access granted) const { return !wanted_ || Permits(granted, *wanted_); }
-
-  // `last` is the last address of a mapping over the query's first.
-  bool MayBeat(Hva last) const {
-    return best_ == nullptr || std::min(last, query_.last()) >= last_;
-  }
-
-  void Offer(const Mapping& mapping) {
-    const Hva last = std::min(mapping.hva().last(), query_.last());
-    if (best_ != nullptr) {
-      if (last < last_) return;
-      if (last == last_ && best_->iova().first() < mapping.iova().first()) return;
-    }
-    best_ = &mapping;
-    last_ = last;
-  }
-
-  const Mapping* best() const { return best_; }
-
- private:
-  HvaRange query_;
-  std::optional<Access> wanted_;
-  const Mapping* best_ = nullptr;
-  Hva last_;
-};
-
 }  // namespace
 
 // The ways to one mapping in all the trees. They are found before any of them is
@@ -173,22 +142,14 @@ const Mapping* MappingTable::FindHostByHva(HvaRange range) const {
 }
 
 HvaMatch MappingTable::FindBestByHva(HvaRange query, std::optional<Access> wanted) const {
-  HvaMatch match;
-  BestChooser chooser(query, wanted);
+  BestByHva chooser(query, wanted);
   const HvaRange point(query.first(), query.first());
   guest_by_hva_.ForEachOverlappingRange(point, [&](uint32_t value, HvaRange hva) {
-    ++match.covering;
-    if (chooser.Permitted(AccessOf(value)) && chooser.MayBeat(hva.last())) {
-      chooser.Offer(slab_[SlotOf(value)]);
-    }
+    chooser.OfferIf(AccessOf(value), hva.last(), [&] { return &slab_[SlotOf(value)]; });
     return true;
   });
-  if (const Mapping* host = FindHostByHva(point)) {
-    ++match.covering;
-    if (chooser.Permitted(host->access())) chooser.Offer(*host);
-  }
-  match.best = chooser.best();
-  return match;
+  if (const Mapping* host = FindHostByHva(point)) chooser.Offer(*host);
+  return chooser.match();
 }
 
 template <typename KeyAt, typename LastOf>
@@ -269,19 +230,15 @@ void MappingTable::FindBestBatchByHva(std::span<const HvaRange> queries,
         found[start + q] = FindBestByHva(query, wanted[start + q]);
         continue;
       }
-      BestChooser chooser(query, wanted[start + q]);
-      HvaMatch match;
-      const auto offer = [&](const Mapping& mapping) {
-        ++match.covering;
-        if (chooser.Permitted(mapping.access())) chooser.Offer(mapping);
-      };
-      for (size_t i = 0; i < counts[q]; ++i) offer(slab_[candidates[q][i]]);
+      BestByHva chooser(query, wanted[start + q]);
+      for (size_t i = 0; i < counts[q]; ++i) chooser.Offer(slab_[candidates[q][i]]);
       if (!host_by_hva_.empty()) {
         const Tree::Position at = Tree::AtOrBefore(host_leaves[q], query.first().value());
-        if (const Mapping* host = Covering(at, query.first().value(), LastHva)) offer(*host);
+        if (const Mapping* host = Covering(at, query.first().value(), LastHva)) {
+          chooser.Offer(*host);
+        }
       }
-      match.best = chooser.best();
-      found[start + q] = match;
+      found[start + q] = chooser.match();
     }
   }
 }

@@ -33,18 +33,13 @@
 
 #include "core/btree.h"
 #include "core/hva_index.h"
+#include "core/hva_match.h"
 #include "core/mapping.h"
 #include "core/mapping_slab.h"
 #include "core/memory_chunk.h"
 #include "core/types.h"
 
 namespace iovad {
-
-// What `FindBestByHva` found.
-struct HvaMatch {
-  const Mapping* best = nullptr;  // null: none permits the access
-  uint32_t covering = 0;          // mappings over the first byte, of any access
-};
 
 class MappingTable {
  public:
@@ -98,9 +93,8 @@ class MappingTable {
   // Some host-only mapping that overlaps `range` (the lowest), or null.
   const Mapping* FindHostByHva(HvaRange range) const;
 
-  // Of the mappings over the first byte of `query` that permit `wanted` (nothing:
-  // any), the one that covers the longest stretch of `query` from there; of
-  // several, the one with the lowest IOVA. O(log n + mappings over that byte).
+  // Of the mappings over the first byte of `query`, the best one (core/hva_match.h).
+  // O(log n + mappings over that byte).
   HvaMatch FindBestByHva(HvaRange query, std::optional<Access> wanted) const;
 
   // How many mappings lie over `point`, which is one of `mapping`'s. O(1) for
