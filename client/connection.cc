@@ -30,6 +30,13 @@ grpc::ChannelArguments Arguments() {
   // A restarted server is to be found soon.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  // A server that hangs is found out in 30 s; it lets clients ask every 10 s. Asked is
+  // only while a call is under way, however long nothing else is sent.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  // Nothing is shared with other connections of the process.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   // What the authority is taken from is a path otherwise, escaped.
   arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, "localhost");
   return arguments;
@@ -76,6 +83,10 @@ absl::Status Connection::WaitUntilServing(absl::Duration timeout) {
     }
     absl::SleepFor(absl::Milliseconds(20));
   }
+}
+
+bool Connection::WaitForConnected(absl::Time deadline) {
+  return channel_->WaitForConnected(absl::ToChronoTime(deadline));
 }
 
 template <typename Response, typename Stub, typename Method, typename Request>

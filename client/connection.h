@@ -55,6 +55,11 @@ class Connection {
   // DEADLINE_EXCEEDED after `timeout`.
   absl::Status WaitUntilServing(absl::Duration timeout);
 
+  // Connects; false when that took until `deadline`. What goes on asking for a server that
+  // is away has to wait here: a call that fails at once leaves gRPC 1.51 nobody to carry
+  // a new connection's first bytes, but for what it does every 5 s.
+  bool WaitForConnected(absl::Time deadline);
+
   // As given to `Open`.
   const std::string& address() const { return address_; }
   // For what is not below.

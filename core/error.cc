@@ -279,7 +279,12 @@ absl::StatusCode CodeOf(Reason reason) {
 }
 
 absl::Status MakeError(const ErrorDetail& detail, std::string_view message) {
-  absl::Status status(CodeOf(detail.reason), absl::string_view(message.data(), message.size()));
+  return WithDetail(
+      absl::Status(CodeOf(detail.reason), absl::string_view(message.data(), message.size())),
+      detail);
+}
+
+absl::Status WithDetail(absl::Status status, const ErrorDetail& detail) {
   status.SetPayload(kPayloadUrl, absl::Cord(Encode(detail)));
   return status;
 }

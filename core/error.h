@@ -144,7 +144,10 @@ struct ErrorDetail {
 // `message` names the space, the range in hex, and what to do.
 absl::Status MakeError(const ErrorDetail& detail, std::string_view message);
 
-// The detail of a status made by `MakeError`; nothing for others.
+// `status`, an error, with a detail: for errors that were made elsewhere.
+absl::Status WithDetail(absl::Status status, const ErrorDetail& detail);
+
+// The detail of a status made by the above; nothing for others.
 std::optional<ErrorDetail> DetailOf(const absl::Status& status);
 Reason ReasonOf(const absl::Status& status);
 

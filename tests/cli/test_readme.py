@@ -72,7 +72,7 @@ def test_the_program_does_what_it_says(ctl, space):
     assert (again.returncode, again.stdout) == (0, "mapped before, at 0x1000\n")
     refused = run(ctl.socket, "no-such-space")
     assert refused.returncode == 1
-    assert refused.stdout.startswith("NOT_FOUND: ")
+    assert "no-such-space" in refused.stdout
     assert run().returncode == 2
 
 

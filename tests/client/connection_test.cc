@@ -1,14 +1,7 @@
 // The client library against a running iovad.
 #include "client/connection.h"
 
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <atomic>
-#include <csignal>
-#include <cstdlib>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <thread>
@@ -17,6 +10,7 @@
 #include "client/error.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/client/daemon.h"
 
 namespace iovad::client {
 namespace {
@@ -25,48 +19,10 @@ using ::testing::HasSubstr;
 
 constexpr absl::Duration kLong = absl::Seconds(60);
 
-// An iovad on a socket of its own.
-class Daemon {
- public:
-  Daemon() {
-    std::string folder = "/tmp/iovad-XXXXXX";
-    folder_ = mkdtemp(folder.data());
-    Start();
-  }
-  ~Daemon() {
-    Stop();
-    std::filesystem::remove_all(folder_);
-  }
-
-  std::string socket() const { return folder_ + "/iovad.sock"; }
-
-  void Start() {
-    std::string program = IOVAD_PROGRAM;
-    std::string path = socket();
-    std::vector<std::string> words = {program,       "--socket",    path,
-                                      "--ephemeral", "--log-level", "warn"};
-    std::vector<char*> arguments;
-    arguments.reserve(words.size() + 1);
-    for (std::string& word : words) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
-    ASSERT_EQ(posix_spawn(&pid_, program.c_str(), nullptr, nullptr, arguments.data(), environ), 0);
-  }
-
-  void Stop() {
-    kill(pid_, SIGTERM);
-    int status = 0;
-    waitpid(pid_, &status, 0);
-    EXPECT_EQ(status, 0);
-  }
-
- private:
-  std::string folder_;
-  pid_t pid_ = -1;
-};
-
 class ConnectionTest : public testing::Test {
  protected:
   void SetUp() override {
+    daemon_.Start();
     auto opened = Connection::Open(daemon_.socket());
     ASSERT_TRUE(opened.ok()) << opened.status();
     connection_ = *std::move(opened);
@@ -89,7 +45,7 @@ class ConnectionTest : public testing::Test {
     return spec;
   }
 
-  Daemon daemon_;
+  Daemon daemon_{Daemon::Keeps::kNothing};
   std::unique_ptr<Connection> connection_;
 };
 

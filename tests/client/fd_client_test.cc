@@ -1,29 +1,25 @@
 // The client's ends of the fd socket, in C++ and in C, against a running iovad.
 #include <fcntl.h>
-#include <spawn.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "client/c/iovad_fd.h"
 #include "client/connection.h"
 #include "client/error.h"
 #include "client/fd_socket.h"
 #include "gtest/gtest.h"
+#include "tests/client/daemon.h"
 
 namespace iovad::client {
 namespace {
@@ -45,18 +41,10 @@ UniqueFd Memory() { return UniqueFd(memfd_create("test", MFD_CLOEXEC)); }
 class FdClientTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    std::string folder = "/tmp/iovad-XXXXXX";
-    folder_ = mkdtemp(folder.data());
-    std::string program = IOVAD_PROGRAM;
-    std::string socket = folder_ + "/iovad.sock";
-    std::vector<std::string> words = {program,       "--socket",    socket,
-                                      "--ephemeral", "--log-level", "warn"};
-    std::vector<char*> arguments;
-    arguments.reserve(words.size() + 1);
-    for (std::string& word : words) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
-    ASSERT_EQ(posix_spawn(&pid_, program.c_str(), nullptr, nullptr, arguments.data(), environ), 0);
-    auto connection = Connection::Open(socket);
+    daemon_ = std::make_unique<Daemon>(Daemon::Keeps::kNothing);
+    daemon_->Start();
+    folder_ = daemon_->folder();
+    auto connection = Connection::Open(daemon_->socket());
     ASSERT_TRUE(connection.ok()) << connection.status();
     ASSERT_TRUE((*connection)->WaitUntilServing(absl::Seconds(60)).ok());
     const auto info = (*connection)->GetServerInfo({});
@@ -64,17 +52,11 @@ class FdClientTest : public testing::Test {
     path_ = info->fd_socket();
   }
 
-  static void TearDownTestSuite() {
-    kill(pid_, SIGTERM);
-    int status = 0;
-    waitpid(pid_, &status, 0);
-    EXPECT_EQ(status, 0);
-    std::filesystem::remove_all(folder_);
-  }
+  static void TearDownTestSuite() { daemon_.reset(); }
 
+  static inline std::unique_ptr<Daemon> daemon_;
   static inline std::string folder_;
   static inline std::string path_;
-  static inline pid_t pid_ = -1;
 };
 
 TEST_F(FdClientTest, InAndOut) {
