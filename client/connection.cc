@@ -147,6 +147,11 @@ std::unique_ptr<ReadStream<v1::WatchResponse>> Connection::Watch(const v1::Watch
       address_, [&](grpc::ClientContext& context) { return spaces_->Watch(&context, request); });
 }
 
+std::unique_ptr<grpc::ClientAsyncReader<v1::WatchResponse>> Connection::StartWatch(
+    grpc::ClientContext& context, const v1::WatchRequest& request, grpc::CompletionQueue& queue) {
+  return spaces_->AsyncWatch(&context, request, &queue, nullptr);
+}
+
 std::unique_ptr<ReadStream<v1::WatchSpacesResponse>> Connection::WatchSpaces(
     const v1::WatchSpacesRequest& request) {
   return std::make_unique<ReadStream<v1::WatchSpacesResponse>>(

@@ -90,6 +90,9 @@ class Connection {
   IOVAD_CLIENT_CALL(ListSVQs);
   IOVAD_CLIENT_CALL(ListMappings);
   std::unique_ptr<ReadStream<v1::WatchResponse>> Watch(const v1::WatchRequest& request);
+  // For whom a time limit matters (client/space_watch.h): the start's tag is null.
+  std::unique_ptr<grpc::ClientAsyncReader<v1::WatchResponse>> StartWatch(
+      grpc::ClientContext& context, const v1::WatchRequest& request, grpc::CompletionQueue& queue);
   std::unique_ptr<ReadStream<v1::WatchSpacesResponse>> WatchSpaces(
       const v1::WatchSpacesRequest& request);
   std::unique_ptr<BidiStream<v1::StreamUpdatesRequest, v1::StreamUpdatesResponse>> StreamUpdates();

@@ -43,6 +43,12 @@ absl::Status NamingServer(const absl::Status& status, std::string_view address) 
                                              ": ", status.message()));
 }
 
+bool IsLostConnection(const absl::Status& status) {
+  // Nobody here cancels a call and then asks. INTERNAL is a frame that was cut off.
+  return (absl::IsUnavailable(status) || absl::IsCancelled(status) || absl::IsInternal(status)) &&
+         ReasonOf(status) == v1::REASON_UNSPECIFIED;
+}
+
 std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status) {
   const absl::optional<absl::Cord> payload = status.GetPayload(kDetailUrl);
   if (!payload.has_value()) return std::nullopt;

@@ -39,6 +39,10 @@ absl::Status FromRpc(const google::rpc::Status& status);
 // UNAVAILABLE without a detail of the server's.
 absl::Status NamingServer(const absl::Status& status, std::string_view address);
 
+// Whether `status` is what gRPC says when there is no server, or it went away in the
+// middle: whether what was asked is done is not known.
+bool IsLostConnection(const absl::Status& status);
+
 // What the server says about the error; nothing for errors that are not its own
 // (no connection, deadline, cancellation).
 std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status);

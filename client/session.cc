@@ -26,12 +26,6 @@ std::string RandomPrefix() {
                       absl::Hex(words[2], absl::kZeroPad8), "-");
 }
 
-// Only the server cancels a call of ours: when it ends while the call is running.
-bool IsLostConnection(const absl::Status& status) {
-  return (absl::IsUnavailable(status) || absl::IsCancelled(status)) &&
-         client::ReasonOf(status) == v1::REASON_UNSPECIFIED;
-}
-
 // What a repeat may mend.
 bool MayGoAway(const absl::Status& status) {
   return absl::IsUnavailable(status) || IsLostConnection(status) ||

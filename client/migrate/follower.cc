@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/convert.h"
 #include "client/error.h"
 
 namespace iovad::migrate {
@@ -13,13 +14,8 @@ namespace {
 // Between two writings of the position while revisions come one after another.
 constexpr absl::Duration kRecordEvery = absl::Milliseconds(100);
 
-google::protobuf::Duration ToProto(absl::Duration duration) {
-  google::protobuf::Duration proto;
-  proto.set_seconds(absl::ToInt64Seconds(duration));
-  proto.set_nanos(
-      static_cast<int32_t>(absl::ToInt64Nanoseconds(duration - absl::Seconds(proto.seconds()))));
-  return proto;
-}
+// A source that says nothing for so long is away.
+constexpr absl::Duration kSilence = absl::Seconds(5);
 
 }  // namespace
 
@@ -27,14 +23,12 @@ Follower::Follower(client::Connection& source, Mirror& mirror, Options options)
     : source_(source), mirror_(mirror), options_(std::move(options)) {}
 
 void Follower::Stop() {
-  std::shared_ptr<Stream> stream;
   {
     const MutexLock lock(mu_);
     stop_ = true;
-    stream = stream_;
+    if (watch_ != nullptr) watch_->Cancel();
   }
   stop_changed_.NotifyAll();
-  if (stream != nullptr) stream->Cancel();
 }
 
 bool Follower::stopped() const {
@@ -82,28 +76,28 @@ absl::Status Follower::Watch(std::optional<End>& end) {
   request.set_space(mirror_.state().source_space);
   request.set_space_uid(mirror_.state().source_uid);
   request.set_start_revision(mirror_.position()->source + 1);
-  *request.mutable_progress_interval() = ToProto(options_.look_every);
-  const std::shared_ptr<Stream> stream = source_.Watch(request);
-  bool stop = false;
+  client::Write(options_.look_every, *request.mutable_progress_interval());
+  client::SpaceWatch watch(source_, request, kSilence);
   {
     const MutexLock lock(mu_);
-    stream_ = stream;
-    stop = stop_;
+    watch_ = &watch;
+    if (stop_) watch.Cancel();
   }
-  if (stop) stream->Cancel();
   events_.clear();
   absl::Status taken;
   v1::WatchResponse response;
-  while (taken.ok() && !end.has_value() && !waiting_ && stream->Read(response)) {
-    taken = Take(response, end);
+  bool more = watch.Begin();
+  while (more && taken.ok() && !end.has_value() && !waiting_) {
+    more = watch.Read(response);
+    if (more) taken = Take(response, end);
   }
-  const bool hung_up = !taken.ok() || end.has_value() || waiting_;
-  if (hung_up) stream->Cancel();
-  const absl::Status ended = stream->Finish();
   {
     const MutexLock lock(mu_);
-    stream_ = nullptr;
+    watch_ = nullptr;
   }
+  const bool hung_up = !taken.ok() || end.has_value() || waiting_;
+  if (hung_up) watch.Cancel();
+  const absl::Status ended = watch.Finish();
   if (hung_up) return taken;
   return ended.ok() ? absl::UnavailableError("the source ended the stream") : ended;
 }
@@ -145,13 +139,14 @@ absl::Status Follower::Look(std::optional<End>& end) {
 }
 
 absl::Status Follower::Recover(const absl::Status& why) {
-  const v1::Reason reason = client::ReasonOf(why);
-  if (reason == v1::REASON_REVISION_COMPACTED || reason == v1::REASON_WATCHER_TOO_SLOW) {
+  if (client::EndOf(why) == client::WatchEnd::kStartOver) {
     compare_ = true;
-    options_.say(absl::StrCat(client::ReasonName(reason),
+    options_.say(absl::StrCat(client::ReasonName(client::ReasonOf(why)),
                               ": the source is compared with the destination as a whole"));
     return absl::OkStatus();
   }
+  // What was too much at a time is watched from where it was.
+  if (client::ReasonOf(why) == v1::REASON_WATCHER_TOO_SLOW) return absl::OkStatus();
   // Switched or removed in the moment in which something was to be done there.
   const bool ours = mirror_.standing() == Standing::kOurs ||
                     (mirror_.standing() == Standing::kSwitching && options_.switches);

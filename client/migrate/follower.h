@@ -14,7 +14,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,6 +24,7 @@
 #include "absl/time/time.h"
 #include "client/connection.h"
 #include "client/migrate/mirror.h"
+#include "client/space_watch.h"
 #include "core/mutex.h"
 
 namespace iovad::migrate {
@@ -56,8 +56,6 @@ class Follower {
   void Stop();
 
  private:
-  using Stream = client::ReadStream<v1::WatchResponse>;
-
   // Reads one stream to its end. What it returns is the end of all when `end` is set.
   absl::Status Watch(std::optional<End>& end);
   // What came: one revision's events, or just the time.
@@ -84,7 +82,7 @@ class Follower {
   mutable Mutex mu_;
   CondVar stop_changed_;
   bool stop_ ABSL_GUARDED_BY(mu_) = false;
-  std::shared_ptr<Stream> stream_ ABSL_GUARDED_BY(mu_);
+  client::SpaceWatch* watch_ ABSL_GUARDED_BY(mu_) = nullptr;
 };
 
 }  // namespace iovad::migrate

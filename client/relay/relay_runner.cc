@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <chrono>
 #include <optional>
-#include <random>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -27,6 +26,8 @@ constexpr absl::Duration kBusyPatience = absl::Seconds(10);
 // How long the server may take for a goodbye.
 constexpr absl::Duration kGoodbyePatience = absl::Seconds(5);
 constexpr absl::Duration kCallTimeout = absl::Seconds(10);
+// How long `Stop` may wait for somebody to look up while there is no server.
+constexpr absl::Duration kLookUp = absl::Milliseconds(50);
 
 using RelayStream = BidiStream<v1::AttachRequest, v1::AttachResponse>;
 
@@ -168,7 +169,7 @@ RelayRunner::RelayRunner(Connection& connection, RelayEnd& end, RelayOptions opt
       on_event_(std::move(on_event)),
       stub_(v1::RelayService::NewStub(connection.channel())),
       table_(end, options_.asid),
-      pause_(options_.shortest_pause) {}
+      backoff_(options_.shortest_pause, options_.longest_pause) {}
 
 void RelayRunner::Tell(RelayEvent event) {
   event.revision = revision_;
@@ -225,21 +226,21 @@ bool RelayRunner::ShouldRetry(const absl::Status& why) {
     return absl::Now() - busy_since_ < kBusyPatience;
   }
   busy_since_ = absl::InfiniteFuture();
-  // Also what gRPC says of a server that went away in the middle.
-  return why.code() == absl::StatusCode::kUnavailable ||
-         why.code() == absl::StatusCode::kCancelled || reason == v1::REASON_OVERLOADED ||
-         (reason == v1::REASON_UNSPECIFIED && why.code() == absl::StatusCode::kInternal);
+  return absl::IsUnavailable(why) || IsLostConnection(why) || reason == v1::REASON_OVERLOADED;
 }
 
 bool RelayRunner::Pause() {
-  static thread_local std::minstd_rand random{std::random_device()()};
-  const double factor = std::uniform_real_distribution<double>(0.5, 1.5)(random);
   const auto deadline =
-      std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(pause_ * factor);
-  pause_ = std::min(pause_ * 2, options_.longest_pause);
-  const MutexLock lock(mu_);
-  while (!stopping_ && wake_.WaitUntil(mu_, deadline)) {
+      std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(backoff_.Next());
+  {
+    const MutexLock lock(mu_);
+    while (!stopping_ && wake_.WaitUntil(mu_, deadline)) {
+    }
+    if (stopping_) return false;
   }
+  // Whoever only asks again and again hears late that the server is back.
+  connection_.WaitForConnected(absl::Now() + kLookUp);
+  const MutexLock lock(mu_);
   return !stopping_;
 }
 
@@ -425,7 +426,7 @@ void RelayRunner::Attached(uint64_t batch_seq) {
   attached_ = true;
   ever_attached_ = true;
   busy_since_ = absl::InfiniteFuture();
-  pause_ = options_.shortest_pause;
+  backoff_.Reset();
   Tell({.kind = RelayEvent::Kind::kAttached, .batch_seq = batch_seq});
 }
 

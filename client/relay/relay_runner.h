@@ -30,6 +30,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "client/backoff.h"
 #include "client/connection.h"
 #include "client/relay/relay_end.h"
 #include "client/relay/relay_memories.h"
@@ -131,7 +132,7 @@ class RelayRunner {
   bool attached_ = false;  // on this stream
   bool ever_attached_ = false;
   absl::Time busy_since_ = absl::InfiniteFuture();
-  absl::Duration pause_;
+  Backoff backoff_;
 
   Mutex mu_;
   CondVar wake_;
