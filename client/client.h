@@ -39,7 +39,7 @@
 //  - No descriptor of a Client is inherited through exec.
 // Signals. No handler is installed, no signal's disposition changed, SIGPIPE is not
 // raised, and an interrupted system call is taken up again. Nothing here may be called
-// in a signal handler. gRPC's threads have the signal mask of the
+// in a signal handler but what `Mirror` says. gRPC's threads have the signal mask of the
 // thread that made the process's first Client: block there what is to be handled
 // elsewhere.
 //

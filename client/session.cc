@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/error.h"
+#include "client/mirror/mirror_runner.h"
 
 namespace iovad::client {
 namespace {
@@ -100,6 +101,27 @@ absl::StatusOr<std::string> Session::FdSocketPath(absl::Time deadline) {
 void Session::ForgetFdSocketPath() {
   const MutexLock lock(mu_);
   fd_socket_path_.clear();
+}
+
+void Session::AddMirror(std::shared_ptr<MirrorRunner> mirror) {
+  const MutexLock lock(mu_);
+  mirrors_.push_back(std::move(mirror));
+  has_mirrors_ = true;
+}
+
+void Session::RemoveMirror(const std::shared_ptr<MirrorRunner>& mirror) {
+  const MutexLock lock(mu_);
+  std::erase(mirrors_, mirror);
+  has_mirrors_ = !mirrors_.empty();
+}
+
+void Session::AwaitMirrors(const std::string& uid, Revision revision, absl::Time deadline) {
+  if (!has_mirrors_) return;
+  const std::vector<std::shared_ptr<MirrorRunner>> mirrors = [this] {
+    const MutexLock lock(mu_);
+    return mirrors_;
+  }();
+  for (const auto& mirror : mirrors) mirror->AwaitOwn(uid, revision, deadline);
 }
 
 absl::StatusOr<std::string> Session::Deposit(FdKind kind, std::string_view name, int fd,

@@ -19,6 +19,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -34,6 +35,8 @@
 #include "core/mutex.h"
 
 namespace iovad::client {
+
+class MirrorRunner;
 
 class Session {
  public:
@@ -124,6 +127,13 @@ class Session {
     }
   }
 
+  // Mirrors that changes of this client are awaited in.
+  void AddMirror(std::shared_ptr<MirrorRunner> mirror) ABSL_LOCKS_EXCLUDED(mu_);
+  void RemoveMirror(const std::shared_ptr<MirrorRunner>& mirror) ABSL_LOCKS_EXCLUDED(mu_);
+  // Returns when they have what this client changed, as far as they can.
+  void AwaitMirrors(const std::string& uid, Revision revision, absl::Time deadline)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
  private:
   // The attempts at one thing.
   class Attempts {
@@ -159,6 +169,8 @@ class Session {
 
   Mutex mu_;
   std::string fd_socket_path_ ABSL_GUARDED_BY(mu_);  // empty: not known
+  std::vector<std::shared_ptr<MirrorRunner>> mirrors_ ABSL_GUARDED_BY(mu_);
+  std::atomic<bool> has_mirrors_ = false;
 };
 
 }  // namespace iovad::client

@@ -7,6 +7,8 @@
 #include "client/connection.h"
 #include "client/convert.h"
 #include "client/error.h"
+#include "client/mirror/mirror.h"
+#include "client/mirror/mirror_runner.h"
 #include "client/session.h"
 #include "client/streams_impl.h"
 #include "core/error.h"
@@ -52,6 +54,18 @@ Request SpaceHandle::Ask(const Options& options) const {
     request.set_validate_only(options.validate_only);
   }
   return request;
+}
+
+template <typename Request, typename Response>
+absl::StatusOr<Response> SpaceHandle::Change(
+    absl::StatusOr<Response> (Connection::*method)(const Request&, const client::CallOptions&),
+    const Request& request, const PlanOptions& options) const {
+  const absl::Time deadline = session_->DeadlineOf(options.timeout);
+  absl::StatusOr<Response> response = session_->Call(method, request, deadline);
+  if (response.ok() && !options.validate_only) {
+    session_->AwaitMirrors(identity_->uid, Revision(response->revision()), deadline);
+  }
+  return response;
 }
 
 absl::Status SpaceHandle::CheckUid(const std::string& uid) const {
@@ -185,8 +199,7 @@ absl::StatusOr<Revised<Mapping>> SpaceHandle::Map(const MapSpec& spec,
                                                   const PlanOptions& options) const {
   auto request = Ask<v1::MapRequest>(options);
   Write(spec, *request.mutable_mapping());
-  const auto mapped =
-      session_->Call(&Connection::Map, request, session_->DeadlineOf(options.timeout));
+  const auto mapped = Change(&Connection::Map, request, options);
   if (!mapped.ok()) return mapped.status();
   Revised<Mapping> result = {.value = {}, .revision = Revision(mapped->revision())};
   if (!Read(mapped->mapping(), result.value)) return StrangeAnswer("Map");
@@ -197,8 +210,7 @@ absl::StatusOr<Revised<Unmapped>> SpaceHandle::Unmap(const UnmapSpec& spec,
                                                      const PlanOptions& options) const {
   auto request = Ask<v1::UnmapRequest>(options);
   Write(spec, *request.mutable_target());
-  const auto unmapped =
-      session_->Call(&Connection::Unmap, request, session_->DeadlineOf(options.timeout));
+  const auto unmapped = Change(&Connection::Unmap, request, options);
   if (!unmapped.ok()) return unmapped.status();
   Revised<Unmapped> result = {.value = {}, .revision = Revision(unmapped->revision())};
   if (!Read(unmapped->result(), result.value)) return StrangeAnswer("Unmap");
@@ -209,8 +221,7 @@ absl::StatusOr<Revised<std::vector<OperationResult>>> SpaceHandle::Update(
     absl::Span<const Operation> operations, const PlanOptions& options) const {
   auto request = Ask<v1::UpdateRequest>(options);
   for (const Operation& operation : operations) Write(operation, *request.add_ops());
-  const auto updated =
-      session_->Call(&Connection::Update, request, session_->DeadlineOf(options.timeout));
+  const auto updated = Change(&Connection::Update, request, options);
   if (!updated.ok()) return updated.status();
   Revised<std::vector<OperationResult>> result = {.value = {},
                                                   .revision = Revision(updated->revision())};
@@ -272,14 +283,22 @@ std::unique_ptr<ChangeStream> SpaceHandle::Watch(Revision start) const {
   return client::WatchSpace(session_, request);
 }
 
+absl::StatusOr<std::unique_ptr<Mirror>> SpaceHandle::OpenMirror(
+    const MirrorOptions& options) const {
+  if (absl::Status s = session_->CheckProcess(); !s.ok()) return s;
+  std::unique_ptr<Mirror> mirror(new Mirror(session_, identity_->name, identity_->uid, options));
+  if (absl::Status s = mirror->runner_->Start(); !s.ok()) return s;
+  session_->AddMirror(mirror->runner_);
+  return mirror;
+}
+
 // ---- Shadow virtqueues --------------------------------------------------------
 
 absl::StatusOr<Revised<std::vector<Svq>>> SpaceHandle::AllocSvqs(absl::Span<const SvqSpec> queues,
                                                                  const PlanOptions& options) const {
   auto request = Ask<v1::AllocSVQRequest>(options);
   for (const SvqSpec& queue : queues) Write(queue, *request.add_queues());
-  const auto made =
-      session_->Call(&Connection::AllocSVQ, request, session_->DeadlineOf(options.timeout));
+  const auto made = Change(&Connection::AllocSVQ, request, options);
   if (!made.ok()) return made.status();
   Revised<std::vector<Svq>> result = {.value = {}, .revision = Revision(made->revision())};
   if (!ReadAll(made->svqs(), result.value)) return StrangeAnswer("AllocSVQ");
@@ -290,8 +309,7 @@ absl::StatusOr<Revised<Unmapped>> SpaceHandle::FreeSvqs(absl::Span<const SvqId> 
                                                         const PlanOptions& options) const {
   auto request = Ask<v1::FreeSVQRequest>(options);
   for (const SvqId id : ids) request.add_svq_ids(id.value());
-  const auto freed =
-      session_->Call(&Connection::FreeSVQ, request, session_->DeadlineOf(options.timeout));
+  const auto freed = Change(&Connection::FreeSVQ, request, options);
   if (!freed.ok()) return freed.status();
   Revised<Unmapped> result = {.value = {}, .revision = Revision(freed->revision())};
   if (!Read(freed->result(), result.value)) return StrangeAnswer("FreeSVQ");

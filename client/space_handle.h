@@ -34,6 +34,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "client/info.h"
+#include "client/mirror/mirror_status.h"
 #include "client/options.h"
 #include "client/specs.h"
 #include "client/streams.h"
@@ -43,12 +44,14 @@
 
 namespace iovad {
 
+class Mirror;
 namespace v1 {
 class ExportSpaceResponse;
 }
 namespace client {
 class Connection;
 class Session;
+struct CallOptions;
 }  // namespace client
 
 class SpaceHandle {
@@ -120,6 +123,11 @@ class SpaceHandle {
   // kept any more, WATCHER_TOO_SLOW, and SPACE_NOT_FOUND once it is deleted.
   std::unique_ptr<ChangeStream> Watch(Revision start = Revision(0)) const;
 
+  // A copy of it in this process, which is kept in step (client/mirror/mirror.h). Returns
+  // at once, before anything is in it. RESOURCE_EXHAUSTED when there is no thread to be
+  // had, FAILED_PRECONDITION in a forked child.
+  absl::StatusOr<std::unique_ptr<Mirror>> OpenMirror(const MirrorOptions& options = {}) const;
+
   // ---- Shadow virtqueues ------------------------------------------------------
 
   // All or none. Those without addresses get memory of the server's, one file for all.
@@ -161,6 +169,11 @@ class SpaceHandle {
   // A request of this space, with what `options` say.
   template <typename Request, typename Options>
   Request Ask(const Options& options) const;
+  // Calls what changes mappings, and returns when this client's mirrors have it too.
+  template <typename Request, typename Response>
+  absl::StatusOr<Response> Change(absl::StatusOr<Response> (client::Connection::*method)(
+                                      const Request&, const client::CallOptions&),
+                                  const Request& request, const PlanOptions& options) const;
   // SPACE_NOT_FOUND when another space has the name.
   absl::Status CheckUid(const std::string& uid) const;
   // Asks whether this space still exists. So what was answered before, by name alone, was

@@ -1,7 +1,7 @@
 // Calls that go on for a while: changes sent one after another, and news.
 //
 // Purpose. What a Client's streaming calls return. A stream has no time limit, and is
-// not taken up again when it breaks.
+// not taken up again when it breaks; `Mirror` is what follows a space through outages.
 //
 // Thread safety. One thread may send while another receives. `Cancel` may be called by
 // anybody, and makes whoever waits return. All else, the end included, by one thread.

@@ -24,8 +24,10 @@ endif()
 # own.
 file(GLOB iovad_client_headers CONFIGURE_DEPENDS client/*.h)
 install(FILES ${iovad_client_headers} DESTINATION ${iovad_headers}/client)
-file(GLOB iovad_relay_headers CONFIGURE_DEPENDS client/relay/*.h)
-install(FILES ${iovad_relay_headers} DESTINATION ${iovad_headers}/client/relay)
+foreach(folder IN ITEMS mirror relay)
+  file(GLOB folder_headers CONFIGURE_DEPENDS client/${folder}/*.h)
+  install(FILES ${folder_headers} DESTINATION ${iovad_headers}/client/${folder})
+endforeach()
 install(FILES client/c/iovad_fd.h DESTINATION ${iovad_headers}/client/c)
 # The store is the daemon's alone.
 install(DIRECTORY core DESTINATION ${iovad_headers} FILES_MATCHING PATTERN "*.h"

@@ -57,7 +57,7 @@ class EchoServiceImpl final : public EchoService::CallbackService {
 // Serves until it is killed; says on `ready` when it does.
 [[noreturn]] void Serve(const std::string& directory, BenchServer::Keeps keeps, int core,
                         int ready) {
-  PinTo(core);
+  if (core != kAnyCore) PinTo(core);
   Config config;
   config.socket = directory + "/iovad.sock";
   config.state_dir = directory + "/state";

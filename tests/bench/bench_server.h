@@ -18,6 +18,8 @@ namespace iovad::bench {
 
 // Pins the calling thread, and what it starts, to one core.
 void PinTo(int core);
+// For `BenchServer`: where the system likes.
+inline constexpr int kAnyCore = -1;
 
 class BenchServer {
  public:

@@ -166,28 +166,6 @@ class Report {
   std::vector<nlohmann::json> bytes_;
 };
 
-// Always 0, which the compiler does not know: makes a look-up wait for the one
-// before.
-volatile uint64_t zero = 0;
-
-template <typename Find>
-double TimeDependent(const std::vector<uint64_t>& addresses, Find find) {
-  uint64_t found = 0;
-  uint64_t missing = 0;
-  const uint64_t mask = zero;
-  const Stopwatch watch;
-  for (const uint64_t address : addresses) {
-    found = find(address + (found & mask));
-    missing += found == 0 ? 1 : 0;
-  }
-  const double ns = watch.nanoseconds() / static_cast<double>(addresses.size());
-  if (missing > 0) {
-    std::fprintf(stderr, "%zu look-ups missed\n", static_cast<size_t>(missing));
-    std::exit(1);
-  }
-  return ns;
-}
-
 // A contestant's live mappings and how they are changed.
 template <typename Tables>
 struct Contestant {

@@ -24,7 +24,8 @@ while (($#)); do
 done
 
 if [[ ! -e build/release/build.ninja ]]; then cmake --preset release >/dev/null; fi
-cmake --build --preset release --target core_bench rpc_bench store_bench state_bench -- --quiet
+cmake --build --preset release \
+  --target core_bench rpc_bench mirror_bench store_bench state_bench -- --quiet
 
 bin=build/release/bin
 work=$(mktemp -d)
@@ -32,6 +33,7 @@ trap 'rm -rf "$work"' EXIT
 # One core for the whole of a benchmark: no migration in the middle of it.
 taskset -c 0 "$bin/core_bench" "${smoke[@]}" --json "$work/core.json"
 "$bin/rpc_bench" "${smoke[@]}" --json "$work/rpc.json"
+"$bin/mirror_bench" "${smoke[@]}" --json "$work/mirror.json"
 taskset -c 0 "$bin/store_bench" "${smoke[@]}" --json "$work/store.json"
 "$bin/state_bench" "${smoke[@]}" --json "$work/state.json"
-/usr/bin/python3 tests/bench/table.py "${smoke[@]}" "$work"/{core,rpc,store,state}.json "$json"
+/usr/bin/python3 tests/bench/table.py "${smoke[@]}" "$work"/{core,rpc,mirror,store,state}.json "$json"

@@ -67,7 +67,7 @@ def test_the_program_does_what_it_says(ctl, space):
         return subprocess.run([program, *arguments], capture_output=True, text=True,
                               timeout=scaled(30), check=False)
     first = run(ctl.socket, space)
-    assert (first.returncode, first.stdout) == (0, "mapped at 0x1000\n"), first
+    assert (first.returncode, first.stdout) == (0, "mapped at 0x1000\nthe buffer is at 0x3340\n"), first
     again = run(ctl.socket, space)
     assert (again.returncode, again.stdout) == (0, "mapped before, at 0x1000\n")
     refused = run(ctl.socket, "no-such-space")

@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "client/client.h"
+#include "client/mirror/mirror.h"
 #include "gtest/gtest.h"
 #include "tests/client/daemon.h"
 
@@ -82,6 +83,36 @@ TEST_F(ForkTest, WhatIsDestroyedInAChildIsTheParentsStill) {
                 return 0;
               });
               return in_child != 0 ? in_child : Ask(*client);
+            }),
+            0);
+}
+
+TEST_F(ForkTest, AMirrorAnswersInAChildAsItDidAtTheFork) {
+  EXPECT_EQ(InChild([&] {
+              const Client client = Connect();
+              const absl::StatusOr<SpaceHandle> space = client.CreateSpace({.name = "vm1"});
+              if (!space.ok() || !space->Map({.gpa = Gpa(0), .size = 4096}).ok()) return 1;
+              absl::StatusOr<std::unique_ptr<Mirror>> mirror = space->OpenMirror();
+              if (!mirror.ok() || !(*mirror)->WaitUntilLive(absl::Minutes(1)).ok()) return 2;
+              const int in_child = InChild([&] {
+                Segment segment;
+                const Translated found =
+                    (*mirror)->Translate({.address = Gpa(0)}, absl::MakeSpan(&segment, 1));
+                if (found.fault.has_value() || (*mirror)->revision() != Revision(2)) return 3;
+                if ((*mirror)->state() != MirrorState::kDisconnected) return 4;
+                const MirrorStatus status = (*mirror)->status();
+                if (status.revision != Revision(2) || status.space_uid != space->uid()) return 5;
+                if (!absl::IsFailedPrecondition(status.why)) return 6;
+                if (!absl::IsFailedPrecondition((*mirror)->WaitFor(Revision(9), absl::Hours(1)))) {
+                  return 7;
+                }
+                if (!absl::IsFailedPrecondition(space->OpenMirror().status())) return 8;
+                mirror->reset();
+                return 0;
+              });
+              if (in_child != 0) return in_child;
+              if (!space->Map({.gpa = Gpa(4096), .hva = Hva(4096), .size = 4096}).ok()) return 9;
+              return (*mirror)->state() == MirrorState::kLive ? 0 : 10;
             }),
             0);
 }

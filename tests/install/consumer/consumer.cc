@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "client/client.h"
+#include "client/mirror/mirror.h"
 #include "core/types.h"
 #include "iovad/v1/address_space.grpc.pb.h"
 
