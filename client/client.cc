@@ -42,8 +42,8 @@ absl::StatusOr<SpaceHandle> Client::CreateSpace(const SpaceSpec& spec,
         v1::CreateSpaceRequest request;
         request.set_request_id(session_->RequestId(options.request_id));
         Write(spec, request);
-        if (spec.lifetime == Lifetime::kOwnerProcess) {
-          absl::StatusOr<std::string> owner = AttestProcess({.timeout = deadline - absl::Now()});
+        if (spec.lifetime == Lifetime::kOwnerProcess && spec.owner_handle.empty()) {
+          absl::StatusOr<std::string> owner = session_->Attest(deadline);
           if (!owner.ok()) return owner.status();
           request.set_owner_handle(*std::move(owner));
         }
@@ -322,10 +322,7 @@ absl::StatusOr<std::string> Client::Stats(const CallOptions& options) const {
 }
 
 absl::StatusOr<std::string> Client::AttestProcess(const CallOptions& options) const {
-  auto attested = session_->WithFds(session_->DeadlineOf(options.timeout),
-                                    [](client::FdSocket& fds) { return fds.Attest(); });
-  if (!attested.ok()) return attested.status();
-  return std::move(attested->handle);
+  return session_->Attest(session_->DeadlineOf(options.timeout));
 }
 
 }  // namespace iovad

@@ -88,7 +88,8 @@ class Client {
   // ---- Spaces ---------------------------------------------------------------
 
   // INVALID_NAME, INVALID_VALUE, INVALID_LABEL, NAME_TAKEN, SPACE_LIMIT, and what
-  // attaching can answer. With Lifetime::kOwnerProcess this process is the owner.
+  // attaching can answer; of an owner HANDLE_NOT_FOUND, and NO_IDENTITY when that process
+  // has ended.
   absl::StatusOr<SpaceHandle> CreateSpace(const SpaceSpec& spec,
                                           const RequestOptions& options = {}) const;
   // The space of that name as it is now. SPACE_NOT_FOUND, also when `uid` is given and is
@@ -160,8 +161,8 @@ class Client {
   absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& options = {}) const;
   // Counters, aligned for reading.
   absl::StatusOr<std::string> Stats(const CallOptions& options = {}) const;
-  // A handle for this process, which SpaceHandle::Transfer takes to make it a space's
-  // owner. It works once, and for half a minute.
+  // A handle for this process, with which others make it a space's owner
+  // (SpaceSpec::owner_handle, SpaceHandle::Transfer). It works once, and for half a minute.
   absl::StatusOr<std::string> AttestProcess(const CallOptions& options = {}) const;
 
   // The layer below: the API's messages, without repeats. A relay is run over it

@@ -53,7 +53,6 @@ void Write(const Operation& operation, v1::Op& out);
 void Write(const Query& query, v1::Query& out);
 void Write(const SvqSpec& spec, v1::SvqSpec& out);
 void Write(const AttachmentSpec& spec, v1::AttachmentSpec& out);
-// All but the owner's handle.
 void Write(const SpaceSpec& spec, v1::CreateSpaceRequest& out);
 void Write(const SimulatedDeviceSpec& spec, v1::SimulatedDevice& out);
 // All but the eventfds' handles.
@@ -64,6 +63,7 @@ void Write(const ImportSpec& spec, v1::ImportHeader& out);
 // ---- From the wire.
 
 absl::Time ToTime(const google::protobuf::Timestamp& time);
+absl::Duration ToDuration(const google::protobuf::Duration& duration);
 
 template <typename Address>
 [[nodiscard]] bool Read(const v1::Range& range, Range<Address>& out) {

@@ -65,6 +65,10 @@ absl::Time ToTime(const google::protobuf::Timestamp& time) {
   return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
 }
 
+absl::Duration ToDuration(const google::protobuf::Duration& duration) {
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+}
+
 void Write(const AttachmentSpec& spec, v1::AttachmentSpec& out) {
   out.set_device(spec.device);
   out.set_asid(spec.asid.value());
@@ -83,7 +87,8 @@ void Write(const SpaceSpec& spec, v1::CreateSpaceRequest& out) {
   out.set_max_mappings(spec.max_mappings);
   out.mutable_labels()->insert(spec.labels.begin(), spec.labels.end());
   out.set_lifetime(static_cast<v1::Lifetime>(spec.lifetime));
-  if (spec.grace != absl::ZeroDuration()) Write(spec.grace, *out.mutable_grace());
+  if (spec.grace.has_value()) Write(*spec.grace, *out.mutable_grace());
+  out.set_owner_handle(spec.owner_handle);
   for (const AttachmentSpec& attachment : spec.attachments) {
     Write(attachment, *out.add_attachments());
   }
@@ -153,6 +158,12 @@ bool Read(const v1::Space& space, SpaceInfo& out) {
   out.svq_count = space.svq_count();
   out.owner = space.owner();
   ReadEnum(space.lifetime(), Lifetime::kOwnerProcess, out.lifetime);
+  if (space.has_grace()) out.grace = ToDuration(space.grace());
+  if (space.has_owner_process()) {
+    out.owner_process = {.pid = space.owner_process().pid(), .uid = space.owner_process().uid()};
+  }
+  if (space.has_owner_gone_time()) out.owner_gone_time = ToTime(space.owner_gone_time());
+  if (space.has_remove_time()) out.remove_time = ToTime(space.remove_time());
   out.labels = {space.labels().begin(), space.labels().end()};
   out.create_time = ToTime(space.create_time());
   return Read(space.iova_range(), out.iova_range) &&

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "core/lifetime.h"
 #include "core/memory_model.h"
 #include "core/operations.h"
 #include "core/placement.h"
@@ -21,9 +22,10 @@
 
 namespace iovad {
 
-enum class Lifetime : uint8_t {
-  kPermanent = 1,     // until it is deleted
-  kOwnerProcess = 2,  // until its owner's process has ended, and the grace time is over
+// A process that owns a space, as the kernel knew it when it was attested.
+struct OwnerProcess {
+  uint32_t pid = 0;
+  uint32_t uid = 0;
 };
 
 // A space on one address space of one device. The numbers of the states are those of
@@ -65,8 +67,16 @@ struct SpaceInfo {
   uint64_t mapped_bytes = 0;
   uint64_t max_mappings = 0;
   uint64_t svq_count = 0;
+  // `owner_process`, for people; empty: nobody's.
   std::string owner = {};
   Lifetime lifetime = Lifetime::kPermanent;
+  // Of kOwnerProcess.
+  std::optional<absl::Duration> grace = {};
+  std::optional<OwnerProcess> owner_process = {};
+  // When that process was found to have ended, and when the space goes unless another
+  // process takes it over before.
+  std::optional<absl::Time> owner_gone_time = {};
+  std::optional<absl::Time> remove_time = {};
   std::map<std::string, std::string> labels = {};
   absl::Time create_time = absl::UnixEpoch();
 };

@@ -129,4 +129,10 @@ absl::StatusOr<std::string> Session::Deposit(FdKind kind, std::string_view name,
   return WithFds(deadline, [&](FdSocket& fds) { return fds.Deposit(kind, name, fd); });
 }
 
+absl::StatusOr<std::string> Session::Attest(absl::Time deadline) {
+  auto attested = WithFds(deadline, [](FdSocket& fds) { return fds.Attest(); });
+  if (!attested.ok()) return attested.status();
+  return std::move(attested->handle);
+}
+
 }  // namespace iovad::client

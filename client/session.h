@@ -95,6 +95,8 @@ class Session {
   }
   absl::StatusOr<std::string> Deposit(FdKind kind, std::string_view name, int fd,
                                       absl::Time deadline);
+  // A handle for this process.
+  absl::StatusOr<std::string> Attest(absl::Time deadline);
   // Writes `memory` into what registers it, and leaves its descriptor, if it has one.
   template <typename Message>
   absl::Status WriteMemory(const MemorySpec& memory, absl::Time deadline, Message& out) {

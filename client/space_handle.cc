@@ -18,6 +18,7 @@ namespace iovad {
 using client::Connection;
 using client::Read;
 using client::ReadAll;
+using client::Session;
 using client::StrangeAnswer;
 using client::Write;
 
@@ -114,10 +115,19 @@ absl::Status SpaceHandle::DeleteSpace(Delete what, const ChangeOptions& options)
 
 absl::StatusOr<SpaceInfo> SpaceHandle::Transfer(const std::string& owner_handle,
                                                 const ChangeOptions& options) const {
-  auto request = Ask<v1::TransferSpaceRequest>(options);
-  request.set_owner_handle(owner_handle);
+  const absl::Time deadline = session_->DeadlineOf(options.timeout);
   return SpaceOf(
-      session_->Call(&Connection::TransferSpace, request, session_->DeadlineOf(options.timeout)),
+      Session::WithHandles(deadline,
+                           [&]() -> absl::StatusOr<v1::TransferSpaceResponse> {
+                             auto request = Ask<v1::TransferSpaceRequest>(options);
+                             request.set_owner_handle(owner_handle);
+                             if (owner_handle.empty()) {
+                               absl::StatusOr<std::string> own = session_->Attest(deadline);
+                               if (!own.ok()) return own.status();
+                               request.set_owner_handle(*std::move(own));
+                             }
+                             return session_->Call(&Connection::TransferSpace, request, deadline);
+                           }),
       "TransferSpace");
 }
 

@@ -71,9 +71,10 @@ class SpaceHandle {
   enum class Delete : bool { kOnlyEmpty, kWithMappings };
   absl::Status DeleteSpace(Delete what = Delete::kOnlyEmpty,
                            const ChangeOptions& options = {}) const;
-  // Gives it to the process that `owner_handle` stands for (Client::AttestProcess there).
-  // HANDLE_NOT_FOUND, NOT_OWNER.
-  absl::StatusOr<SpaceInfo> Transfer(const std::string& owner_handle,
+  // Gives it to the process that `owner_handle` stands for (Client::AttestProcess there);
+  // empty: this one takes it over. Its lifetime stays as it is, and a grace time that runs
+  // ends. HANDLE_NOT_FOUND, NO_IDENTITY when that process has ended.
+  absl::StatusOr<SpaceInfo> Transfer(const std::string& owner_handle = {},
                                      const ChangeOptions& options = {}) const;
 
   // Attaching replays the whole space on the device, all or nothing; both take a

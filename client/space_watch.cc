@@ -27,8 +27,7 @@ WatchEnd EndOf(const absl::Status& status) {
 SpaceWatch::SpaceWatch(Connection& connection, v1::WatchRequest request, absl::Duration silence)
     : address_(connection.address()), silence_(silence) {
   // Several words in the time after which silence counts.
-  const google::protobuf::Duration& asked = request.progress_interval();
-  const absl::Duration interval = absl::Seconds(asked.seconds()) + absl::Nanoseconds(asked.nanos());
+  const absl::Duration interval = ToDuration(request.progress_interval());
   if (interval <= absl::ZeroDuration() || interval > silence / 4) {
     Write(silence / 4, *request.mutable_progress_interval());
   }

@@ -16,6 +16,7 @@
 
 #include "absl/time/time.h"
 #include "client/info.h"
+#include "core/lifetime.h"
 #include "core/operations.h"
 #include "core/placement.h"
 #include "core/types.h"
@@ -43,9 +44,13 @@ struct SpaceSpec {
   // 0: the server's default, which is also the most.
   uint64_t max_mappings = 0;
   std::map<std::string, std::string> labels = {};
-  // kOwnerProcess: of the process that calls, for which it is attested.
   Lifetime lifetime = Lifetime::kPermanent;
-  absl::Duration grace = absl::ZeroDuration();
+  // Of kOwnerProcess: how long the space stays when that process has ended; at most a
+  // day. Nothing: the server's default.
+  std::optional<absl::Duration> grace = {};
+  // Whose the space is: a handle that Client::AttestProcess gave there, which works once.
+  // Empty: with kOwnerProcess it is this process's, else nobody's.
+  std::string owner_handle = {};
   std::vector<AttachmentSpec> attachments = {};
 };
 

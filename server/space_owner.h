@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "core/lifetime.h"
 #include "core/unique_fd.h"
 #include "iovad/v1/types.pb.h"
 #include "server/handle_store.h"
@@ -29,8 +30,6 @@ struct SpaceOwner {
   // before this server ran.
   std::shared_ptr<const UniqueFd> pidfd = {};
 };
-
-enum class Lifetime : uint8_t { kPermanent = 1, kOwnerProcess = 2 };
 
 struct Ownership {
   Lifetime lifetime = Lifetime::kPermanent;

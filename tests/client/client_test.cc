@@ -342,6 +342,39 @@ TEST_F(CallsTest, TheServerTellsOfItself) {
   EXPECT_EQ(resolved->pieces[0].mapping.size(), kPageSize);
 }
 
+TEST_F(CallsTest, ASpaceBelongsToThisProcess) {
+  const auto space = client_->CreateSpace(
+      {.name = "vm1", .lifetime = Lifetime::kOwnerProcess, .grace = absl::Seconds(7)});
+  ASSERT_TRUE(space.ok()) << space.status();
+  const SpaceInfo info = *space->Get();
+  EXPECT_EQ(info.lifetime, Lifetime::kOwnerProcess);
+  EXPECT_EQ(info.grace, absl::Seconds(7));
+  ASSERT_TRUE(info.owner_process.has_value());
+  EXPECT_EQ(info.owner_process->pid, static_cast<uint32_t>(getpid()));
+  EXPECT_EQ(info.owner_process->uid, getuid());
+  EXPECT_FALSE(info.owner_gone_time.has_value());
+  EXPECT_FALSE(info.remove_time.has_value());
+}
+
+TEST_F(CallsTest, ASpaceIsGivenToTheProcessOfAHandle) {
+  const SpaceHandle space = MakeSpace("vm1");
+  EXPECT_FALSE(space.Get()->owner_process.has_value());
+  EXPECT_EQ(ReasonOf(space.Transfer(std::string(32, '0')).status()), Reason::kHandleNotFound);
+  // Without a handle, this process takes it over.
+  const auto taken = space.Transfer();
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  EXPECT_EQ(taken->owner_process->pid, static_cast<uint32_t>(getpid()));
+  EXPECT_EQ(taken->lifetime, Lifetime::kPermanent);
+
+  const auto handle = client_->AttestProcess();
+  ASSERT_TRUE(handle.ok()) << handle.status();
+  const auto other = client_->CreateSpace({.name = "vm2", .owner_handle = *handle});
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_EQ(other->Get()->owner_process->pid, static_cast<uint32_t>(getpid()));
+  // It works once.
+  EXPECT_EQ(ReasonOf(other->Transfer(*handle).status()), Reason::kHandleNotFound);
+}
+
 TEST_F(CallsTest, AStreamOfUpdatesAnswersInOrderAndGoesOnAfterAnError) {
   const SpaceHandle space = MakeSpace("vm1");
   const auto stream = space.StreamUpdates();
