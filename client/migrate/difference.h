@@ -1,7 +1,7 @@
 // What a migration's destination lacks.
 //
 // Purpose. Pure functions that compare what a source has with what the destination has,
-// or take what one revision of the source did, and say what the destination has to do.
+// or take what revisions of the source did, and say what the destination has to do.
 // GPAs tell mappings apart: a space's guest mappings never overlap there. Host-only
 // mappings are nobody's business but their host's.
 //
@@ -46,8 +46,8 @@ absl::StatusOr<std::vector<v1::Op>> Difference(const std::vector<v1::Mapping>& s
                                                const std::vector<v1::Mapping>& destination,
                                                const Rules& rules);
 
-// The same for one revision: all its events, in order, where the destination was in
-// step before.
+// The same for one revision, or several that follow each other: all their events, in
+// order, where the destination was in step before.
 absl::StatusOr<std::vector<v1::Op>> OpsOf(const std::vector<v1::Event>& events, const Rules& rules);
 
 // Whether a revision did something to shadow virtqueues.

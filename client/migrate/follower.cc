@@ -13,6 +13,8 @@ namespace {
 
 // Between two writings of the position while revisions come one after another.
 constexpr absl::Duration kRecordEvery = absl::Milliseconds(100);
+// What is taken over together, at most.
+constexpr size_t kMostEvents = 8192;
 
 // A source that says nothing for so long is away.
 constexpr absl::Duration kSilence = absl::Seconds(5);
@@ -103,18 +105,24 @@ absl::Status Follower::Watch(std::optional<End>& end) {
 }
 
 absl::Status Follower::Take(const v1::WatchResponse& response, std::optional<End>& end) {
-  for (const v1::Event& event : response.events()) events_.push_back(event);
+  // The state of an attachment changes without a revision of its own.
+  const bool is_new = response.revision() > mirror_.position()->source;
+  if (is_new && events_.empty()) first_ = response.revision();
+  for (const v1::Event& event : response.events()) {
+    if (is_new) events_.push_back(event);
+  }
   if (response.more()) return absl::OkStatus();
+  // The way to where it is to go is done at once, not step by step.
+  const bool is_on_the_way = options_.until.has_value() && response.revision() < *options_.until;
+  if (is_on_the_way && events_.size() < kMostEvents) return absl::OkStatus();
   const std::vector<v1::Event> events = std::exchange(events_, {});
   if (away_) {
     away_ = false;
     options_.say("both are there again, and it goes on");
   }
   if (absl::Status s = Look(end); !s.ok() || end.has_value() || waiting_) return s;
-  // The state of an attachment changes without a revision of its own.
-  const bool is_new = response.revision() > mirror_.position()->source;
   if (!is_new) return Record();
-  if (absl::Status s = mirror_.Apply(response.revision(), events); !s.ok()) return s;
+  if (absl::Status s = mirror_.Apply(first_, response.revision(), events); !s.ok()) return s;
   const bool reached = options_.until.has_value() && mirror_.position()->source >= *options_.until;
   if (!reached && absl::Now() - recorded_ < kRecordEvery) return absl::OkStatus();
   if (absl::Status s = Record(); !s.ok()) return s;

@@ -32,7 +32,8 @@ namespace iovad::migrate {
 class Follower {
  public:
   struct Options {
-    // End when the destination is at this revision of the source.
+    // End when the destination is at this revision of the source, which the source has
+    // reached: what lies before it is taken over together.
     std::optional<uint64_t> until = {};
     // Go on also while the destination is being switched: for who does.
     bool switches = false;
@@ -58,7 +59,7 @@ class Follower {
  private:
   // Reads one stream to its end. What it returns is the end of all when `end` is set.
   absl::Status Watch(std::optional<End>& end);
-  // What came: one revision's events, or just the time.
+  // What came: a revision's events, or just the time.
   absl::Status Take(const v1::WatchResponse& response, std::optional<End>& end);
   // Whether it goes on at the destination: sets `end`, or that it is to wait.
   absl::Status Look(std::optional<End>& end);
@@ -72,8 +73,9 @@ class Follower {
   client::Connection& source_;
   Mirror& mirror_;
   const Options options_;
-  // Events of a revision that has not come whole yet.
+  // Events that were not taken over yet, of revisions from `first_` on.
   std::vector<v1::Event> events_;
+  uint64_t first_ = 0;
   absl::Time recorded_ = absl::InfinitePast();
   bool away_ = false;     // a daemon, and it was said
   bool waiting_ = false;  // for somebody who switches

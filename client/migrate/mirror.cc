@@ -151,30 +151,31 @@ absl::Status Mirror::ResyncOnce() {
   return status;
 }
 
-absl::Status Mirror::Apply(uint64_t revision, const std::vector<v1::Event>& events) {
+absl::Status Mirror::Apply(uint64_t first, uint64_t last, const std::vector<v1::Event>& events) {
   absl::Status status = absl::AbortedError("the position is not known");
-  if (state_.position.has_value() && state_.position->source + 1 == revision) {
+  if (state_.position.has_value() && state_.position->source + 1 == first) {
     const Position before = *state_.position;
-    status = ApplyOnce(revision, events);
+    status = ApplyOnce(first, last, events);
     if (status.ok()) return status;
     // A repeat begins where this one did: parts that were done are answered again.
     state_.position = before;
     if (!IsOutOfStep(status)) return status;
   }
   status = Resync();
-  if (status.ok() && state_.position->source < revision) {
+  if (status.ok() && state_.position->source < last) {
     return absl::AbortedError("the source went back: its space is another one now");
   }
   return status;
 }
 
-absl::Status Mirror::ApplyOnce(uint64_t revision, const std::vector<v1::Event>& events) {
+absl::Status Mirror::ApplyOnce(uint64_t first, uint64_t last,
+                               const std::vector<v1::Event>& events) {
   const absl::StatusOr<std::vector<v1::Op>> ops = OpsOf(events, state_.rules);
   if (!ops.ok()) return ops.status();
   queues_moved_ = TouchesQueues(events);
-  absl::Status status = Send(*ops, absl::StrCat(state_.id, "/", revision));
+  absl::Status status = Send(*ops, absl::StrCat(state_.id, "/", first, "-", last));
   if (status.ok() && queues_moved_) status = MatchQueues();
-  if (status.ok()) state_.position->source = revision;
+  if (status.ok()) state_.position->source = last;
   return status;
 }
 

@@ -3,8 +3,8 @@
 // Purpose. Makes the destination's space what the source's is: revision by revision, or
 // by comparing the two where the way from one to the other is not known. Several
 // programs may do so at once (one follows, another switches): every change says which
-// revision of the destination it is for, and that of a revision of the source has an
-// id of its own, so that it is done once, whoever asks and however often.
+// revision of the destination it is for, and its id which revisions of the source it is
+// of, so that each is done once, whoever asks and however often.
 //
 // Thread safety. One thread.
 //
@@ -15,7 +15,7 @@
 // Example:
 //   Mirror mirror(source, destination, name, uid, state);
 //   absl::Status s = mirror.Resync();
-//   while (s.ok() && ...) s = mirror.Apply(revision, events);
+//   while (s.ok() && ...) s = mirror.Apply(revision, revision, events);
 #ifndef IOVAD_CLIENT_MIGRATE_MIRROR_H_
 #define IOVAD_CLIENT_MIGRATE_MIRROR_H_
 
@@ -54,10 +54,10 @@ class Mirror {
   // the daemons answer; ABORTED when somebody else keeps changing either.
   absl::Status Resync();
 
-  // Does what one revision of the source did; the next one after `position()`. Compares
-  // where the destination is not where it was left. Errors as above. UNAVAILABLE: a
-  // repeat is safe.
-  absl::Status Apply(uint64_t revision, const std::vector<v1::Event>& events);
+  // Does in one change what the revisions `first` to `last` of the source did, `first` being
+  // the next one after `position()`. Compares where the destination is not where it was
+  // left. Errors as above. UNAVAILABLE: a repeat is safe.
+  absl::Status Apply(uint64_t first, uint64_t last, const std::vector<v1::Event>& events);
 
   // Makes the shadow virtqueues those that are needed. Part of the above.
   absl::Status MatchQueues();
@@ -84,8 +84,8 @@ class Mirror {
 
  private:
   absl::Status ResyncOnce();
-  // In step with one revision, or an error; ABORTED when a comparison is needed.
-  absl::Status ApplyOnce(uint64_t revision, const std::vector<v1::Event>& events);
+  // In step with `last`, or an error; ABORTED when a comparison is needed.
+  absl::Status ApplyOnce(uint64_t first, uint64_t last, const std::vector<v1::Event>& events);
   // Sends operations in parts; `id` begins the ids of their requests, empty: none. Moves
   // the destination's revision on.
   absl::Status Send(const std::vector<v1::Op>& ops, const std::string& id);

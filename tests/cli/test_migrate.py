@@ -139,6 +139,29 @@ def test_random_changes_are_followed(pair):
     assert 0 < done["changes"] <= 20 and pair.in_step()
 
 
+def test_what_was_left_is_done_as_one_change(pair):
+    pair.prepare(*BIND, "--attach", "sim1")
+
+    def seen():
+        return (pair.there.json("space", "get", "vm1")["space"]["revision"],
+                pair.there.json("device", "get", "sim1")["device"]["batches_pushed"])
+
+    before = seen()
+    for n in range(1, 7):
+        pair.here("map", "vm1", "--gpa", hex(n << 20), "--hva", hex(HERE + (n << 20)), "--size",
+                  "64K")
+    for n in range(1, 5):
+        pair.here("unmap", "vm1", "--gpa", hex(n << 20))
+    # One that the destination has comes back elsewhere.
+    pair.here("unmap", "vm1", "--gpa", "0")
+    pair.here("map", "vm1", "--gpa", "0", "--hva", hex(HERE), "--size", "1M", "--iova",
+              "0x40000000")
+    done = pair.switch()
+    assert (done["source_revision"], done["changes"]) == (16, 4)
+    assert pair.in_step()
+    assert seen() == (before[0] + 1, before[1] + 1)
+
+
 def test_two_may_follow(pair):
     """Each revision is done once, whoever does it."""
     one = pair.follow(*BIND)

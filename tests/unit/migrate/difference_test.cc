@@ -236,7 +236,11 @@ TEST(Random, RevisionsAndComparisonsLeadToTheSame) {
   Model compared;
   const uint64_t rounds = ScaledOps(3000);
   for (uint64_t i = 0; i < rounds && !::testing::Test::HasFailure(); ++i) {
-    const std::vector<v1::Event> events = ChangeSome(random, kPages, source);
+    // Those of several revisions, too, for who is behind.
+    std::vector<v1::Event> events = ChangeSome(random, kPages, source);
+    while (random.OneIn(3)) {
+      for (v1::Event& event : ChangeSome(random, kPages, source)) events.push_back(event);
+    }
     const auto ops = OpsOf(events, rules);
     ASSERT_TRUE(ops.ok()) << ops.status();
     followed.Do(*ops);
