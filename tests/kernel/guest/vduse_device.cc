@@ -129,7 +129,9 @@ bool VduseDevice::HandleRequest() {
         response.result = VDUSE_REQ_RESULT_FAILED;
     }
   }
-  return write(device_.get(), &response, sizeof response) == static_cast<ssize_t>(sizeof response);
+  const ssize_t sent = write(device_.get(), &response, sizeof response);
+  // ENOENT: the driver was killed while it waited for this answer.
+  return sent == static_cast<ssize_t>(sizeof response) || (sent < 0 && errno == ENOENT);
 }
 
 void VduseDevice::SetStatus(uint8_t status) {
