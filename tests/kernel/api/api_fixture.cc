@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <fstream>
 #include <map>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace iovad {
@@ -53,14 +55,27 @@ std::string Environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
+uint64_t PinnedBytes(const std::string& pid) {
+  std::ifstream status(absl::StrCat("/proc/", pid, "/status"));
+  for (std::string line; std::getline(status, line);) {
+    if (absl::StartsWith(line, "VmPin:")) return std::stoull(line.substr(6)) * 1024;
+  }
+  ADD_FAILURE() << "no VmPin of process " << pid;
+  return 0;
+}
+
 void ApiTest::SetUp() {
+  Connect();
+  if (const char* socket = std::getenv("IOVAD_TEST_VDUSE_SOCKET")) vduse_.emplace(socket);
+}
+
+void ApiTest::Connect() {
   auto iovad = client::Connection::Open(Environment("IOVAD_SOCKET"));
   ASSERT_TRUE(iovad.ok()) << iovad.status();
   iovad_ = *std::move(iovad);
   auto fds = client::FdSocket::Connect(Done(iovad_->GetServerInfo({})).fd_socket());
   ASSERT_TRUE(fds.ok()) << fds.status();
   fds_.emplace(*std::move(fds));
-  if (const char* socket = std::getenv("IOVAD_TEST_VDUSE_SOCKET")) vduse_.emplace(socket);
 }
 
 void ApiTest::TearDown() {
@@ -187,7 +202,11 @@ void ApiTest::ExpectTable(const std::string& space, const std::string& device, u
     EXPECT_EQ(a.entries(), mappings.size());
     EXPECT_EQ(a.state(), v1::ATTACHMENT_STATE_LIVE);
   }
-  if (!vduse_.has_value()) return;
+  if (vduse_.has_value()) ExpectEntries(space, *vduse_);
+}
+
+void ApiTest::ExpectEntries(const std::string& space, const VduseClient& vduse) {
+  const std::vector<v1::Mapping> mappings = ListMappings(space);
   v1::ListMemoryRequest request;
   request.set_space(space);
   std::map<uint64_t, v1::Memory> memories;  // by HVA
@@ -211,8 +230,8 @@ void ApiTest::ExpectTable(const std::string& space, const std::string& device, u
     expected.push_back({m.iova(), m.iova() + m.size() - 1, Permission(m.access()),
                         m.hva() - memory.hva() + memory.offset(), file.st_dev, file.st_ino});
   }
-  EXPECT_THAT(vduse_->Dump(), ::testing::ElementsAreArray(expected));
-  EXPECT_THAT(vduse_->DumpNow(), ::testing::ElementsAreArray(expected));
+  EXPECT_THAT(vduse.Dump(), ::testing::ElementsAreArray(expected));
+  EXPECT_THAT(vduse.DumpNow(), ::testing::ElementsAreArray(expected));
 }
 
 }  // namespace iovad

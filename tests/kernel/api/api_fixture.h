@@ -52,11 +52,16 @@ class GuestMemory {
 // The path in a variable of the environment; fails the test when it is not set.
 std::string Environment(const char* name);
 
+// What a process ("self", or its pid) has pinned, as the kernel counts it.
+uint64_t PinnedBytes(const std::string& pid);
+
 class ApiTest : public ::testing::Test {
  protected:
   void SetUp() override;
   // Deletes what the test made.
   void TearDown() override;
+  // To the server that is there now.
+  void Connect();
 
   static v1::Reason ReasonOf(const absl::Status& status) { return client::ReasonOf(status); }
 
@@ -91,6 +96,8 @@ class ApiTest : public ::testing::Test {
   // The space's mappings are what the VDUSE device was told, entry by entry, and
   // what the kernel has; and for every device, as many as it is said to have.
   void ExpectTable(const std::string& space, const std::string& device, uint32_t asid = 0);
+  // The former, of any VDUSE device.
+  void ExpectEntries(const std::string& space, const VduseClient& vduse);
 
   std::unique_ptr<client::Connection> iovad_;
   std::optional<client::FdSocket> fds_;

@@ -1,6 +1,5 @@
 // `iovactl relay` owns the device, and iovad decides what it maps.
 #include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -12,44 +11,12 @@
 #include <vector>
 
 #include "tests/kernel/api/api_fixture.h"
+#include "tests/kernel/api/child_process.h"
 
 namespace iovad {
 namespace {
 
 using std::chrono::seconds;
-
-// The program as a process.
-class RelayProcess {
- public:
-  RelayProcess(const std::string& space, const std::string& name) {
-    const std::string device = Environment("IOVAD_TEST_DEVICE");
-    pid_ = fork();
-    if (pid_ != 0) return;
-    execlp("iovactl", "iovactl", "relay", "--device", device.c_str(), "--space", space.c_str(),
-           "--name", name.c_str(), static_cast<char*>(nullptr));
-    _exit(127);
-  }
-  ~RelayProcess() {
-    if (pid_ > 0) End(SIGKILL);
-  }
-  RelayProcess(const RelayProcess&) = delete;
-  RelayProcess& operator=(const RelayProcess&) = delete;
-
-  // Returns how it ended.
-  int End(int signal) {
-    kill(pid_, signal);
-    return Wait();
-  }
-  int Wait() {
-    int status = -1;
-    waitpid(pid_, &status, 0);
-    pid_ = 0;
-    return status;
-  }
-
- private:
-  pid_t pid_ = 0;
-};
 
 class RelayTest : public ApiTest {
  protected:
@@ -59,6 +26,10 @@ class RelayTest : public ApiTest {
     Register(space_, memory_);
   }
 
+  ChildProcess StartRelay(const std::string& name) {
+    return ChildProcess({"iovactl", "relay", "--device", Environment("IOVAD_TEST_DEVICE"),
+                         "--space", space_, "--name", name});
+  }
   v1::AttachmentState State() {
     v1::GetSpaceRequest request;
     request.set_space(space_);
@@ -107,7 +78,7 @@ class RelayTest : public ApiTest {
 };
 
 TEST_F(RelayTest, TheDeviceFollowsTheSpace) {
-  RelayProcess relay(space_, "follows");
+  ChildProcess relay = StartRelay("follows");
   ASSERT_TRUE(WaitLive());
   const v1::Device device = GetDevice("follows");
   EXPECT_EQ(device.backend(), v1::DEVICE_BACKEND_RELAY);
@@ -129,7 +100,7 @@ TEST_F(RelayTest, TheDeviceFollowsTheSpace) {
 }
 
 TEST_F(RelayTest, WhatItCannotDoIsRefusedBefore) {
-  RelayProcess relay(space_, "bounds");
+  ChildProcess relay = StartRelay("bounds");
   ASSERT_TRUE(WaitLive());
   const GuestMemory stranger(kPage);
   EXPECT_EQ(ReasonOf(Map(space_, stranger.hva(), kPage, 0).status()),
@@ -155,7 +126,7 @@ TEST_F(RelayTest, KilledInTheMiddleOfBatches) {
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
   for (int round = 0; round < 3; ++round) {
-    RelayProcess relay(space_, "killed");
+    ChildProcess relay = StartRelay("killed");
     ASSERT_TRUE(WaitLive());
     ExpectTable(space_, "killed");
     ASSERT_FALSE(HasFailure()) << "in round " << round;
@@ -183,13 +154,13 @@ TEST_F(RelayTest, KilledInTheMiddleOfBatches) {
     request.mutable_target()->set_allow_missing(true);
     EXPECT_TRUE(iovad_->Unmap(request).ok());
   }
-  RelayProcess relay(space_, "killed");
+  ChildProcess relay = StartRelay("killed");
   ASSERT_TRUE(WaitLive());
   ExpectTable(space_, "killed");
 }
 
 TEST_F(RelayTest, DetachedByTheServer) {
-  RelayProcess relay(space_, "detached");
+  ChildProcess relay = StartRelay("detached");
   ASSERT_TRUE(WaitLive());
   ASSERT_TRUE(Map(space_, memory_.hva(), kPage, 0).ok());
   Detach(space_, "detached");

@@ -6,12 +6,9 @@
 // IOVAD_TEST_TRACE_EVENTS: no more than so many of each trace. On a device that pins
 // memory, only guests of at most 2 GiB are replayed: all of it is pinned, and exists.
 #include <cstdlib>
-#include <fstream>
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
 #include "client/replay/replayer.h"
 #include "tests/kernel/api/api_fixture.h"
 #include "tests/kernel/api/relay_owner.h"
@@ -42,15 +39,9 @@ class TracesTest : public ApiTest, public testing::WithParamInterface<std::strin
     ASSERT_TRUE(relay_->WaitAttached());
   }
 
-  // What the owner's process has pinned, as the kernel counts it.
-  uint64_t PinnedBytes() const {
-    const std::string pid = relayed_ ? "self" : Environment("IOVAD_TEST_IOVAD_PID");
-    std::ifstream status(absl::StrCat("/proc/", pid, "/status"));
-    for (std::string line; std::getline(status, line);) {
-      if (absl::StartsWith(line, "VmPin:")) return std::stoull(line.substr(6)) * 1024;
-    }
-    ADD_FAILURE() << "no VmPin of process " << pid;
-    return 0;
+  // What the owner's process has pinned.
+  uint64_t PinnedByOwner() const {
+    return PinnedBytes(relayed_ ? "self" : Environment("IOVAD_TEST_IOVAD_PID"));
   }
 
   // From outside, whatever the device lets be seen. `thorough`: what takes longer, too.
@@ -67,7 +58,7 @@ class TracesTest : public ApiTest, public testing::WithParamInterface<std::strin
     if (pinned_) {
       uint64_t bytes = 0;
       for (const v1::Mapping& m : mappings) bytes += m.size();
-      EXPECT_EQ(PinnedBytes(), bytes);
+      EXPECT_EQ(PinnedByOwner(), bytes);
     }
     if (thorough && relay_.has_value()) relay_->ExpectMapped(mappings);
     if (!thorough) return;
@@ -141,7 +132,7 @@ TEST_P(TracesTest, TheDeviceFollows) {
     EXPECT_TRUE(vduse_->DumpNow().empty());
   }
   if (pinned_) {
-    EXPECT_EQ(PinnedBytes(), 0U);
+    EXPECT_EQ(PinnedByOwner(), 0U);
   }
 }
 
