@@ -7,6 +7,8 @@
 #   --timeout S    how long the guest may take (60)
 #   --cpus N       virtual processors (1; take 2 for what should race)
 #   --memory MIB   (2048)
+#   --count-time   an instruction is a nanosecond of the guest's time, whatever else
+#                  this machine does; one processor
 #   --append TEXT  more parameters for the guest's kernel
 #   --results DIR  copies here what is in the guest's /results at the end, with
 #                  dmesg.txt and console.txt
@@ -25,13 +27,17 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
 say() { echo "vm.sh: $*" >&2; }
 
-timeout=60 cpus=1 memory=2048 append='' results='' payload=()
+timeout=60 cpus=1 memory=2048 append='' results='' payload=() threads=multi clock=()
 while [[ $# -gt 0 ]]; do
   case $1 in
     --timeout | --cpus | --memory | --append | --results)
       [[ $# -gt 1 ]] || { usage >&2 && exit 2; }
       declare "${1#--}=$2"
       shift 2
+      ;;
+    --count-time)
+      threads=single clock=(-icount "shift=0,sleep=off")
+      shift
       ;;
     --help | -h) usage && exit 0 ;;
     --) shift && break ;;
@@ -83,7 +89,7 @@ rm -rf "$root"
 # as QEMU opens /dev/stdout for itself and would write over a plain file.
 status=0
 timeout --kill-after=5 $((timeout + 30)) qemu-system-x86_64 \
-  -accel tcg,thread=multi -machine q35 -cpu Nehalem -smp "$cpus" -m "$memory" \
+  -accel "tcg,thread=$threads" "${clock[@]}" -machine q35 -cpu Nehalem -smp "$cpus" -m "$memory" \
   -kernel "$base/linux/vmlinuz" -initrd "$scratch/initrd" \
   -append "console=ttyS0 quiet panic=-1 oops=panic reboot=t mitigations=off tsc=reliable $append" \
   -no-reboot -nodefaults -display none -monitor none -serial "file:$scratch/console.txt" \

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <utility>
 
 #include "absl/time/clock.h"
 
@@ -17,7 +18,11 @@ constexpr uint64_t kStatusOffset = 512;
 }  // namespace
 
 BlkDriver::BlkDriver(SplitRing ring)
-    : ring_(ring), kick_(eventfd(0, EFD_CLOEXEC)), call_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+    : BlkDriver(ring, UniqueFd(eventfd(0, EFD_CLOEXEC)),
+                UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))) {}
+
+BlkDriver::BlkDriver(SplitRing ring, UniqueFd kick, UniqueFd call)
+    : ring_(ring), kick_(std::move(kick)), call_(std::move(call)) {}
 
 int BlkDriver::Request(uint32_t type, uint64_t sector, const Header& header, uint64_t data_iova,
                        uint32_t data_size, absl::Duration patience) {

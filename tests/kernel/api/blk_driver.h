@@ -30,6 +30,8 @@ struct SplitRing {
 class BlkDriver {
  public:
   explicit BlkDriver(SplitRing ring);
+  // With the eventfds that the device has; `call` does not block.
+  BlkDriver(SplitRing ring, UniqueFd kick, UniqueFd call);
 
   // Eventfds, for the device.
   int kick() const { return kick_.get(); }

@@ -9,6 +9,7 @@
 #define IOVAD_TESTS_KERNEL_GUEST_FIGURES_H_
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -18,7 +19,7 @@ namespace iovad {
 
 // The value that `share` (0 to 1) of `values`, which are not empty, are not above.
 inline double Quantile(std::vector<double> values, double share) {
-  const auto at = static_cast<size_t>(static_cast<double>(values.size() - 1) * share + 0.5);
+  const auto at = static_cast<size_t>(std::lround(static_cast<double>(values.size() - 1) * share));
   std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(at), values.end());
   return values[at];
 }

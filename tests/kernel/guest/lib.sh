@@ -153,14 +153,23 @@ make_sim() {
   esac
 }
 
+# start_daemon NAME [OPTION]... - an iovad; ready when this returns. Its socket is
+# /run/NAME/iovad.sock, its log /results/NAME.log, its process $daemon_pid.
+start_daemon() {
+  local name=$1
+  shift
+  mkdir -p "/run/$name"
+  iovad --socket "/run/$name/iovad.sock" "$@" >"/results/$name.log" 2>&1 &
+  daemon_pid=$!
+  wait_until "$name to answer" 20 iovactl --socket "/run/$name/iovad.sock" space ls
+}
+
 # start_iovad [OPTION]... - the daemon, without state; ready when this returns,
 # and iovactl finds it. $iovad_pid is the process, /results/iovad.log its log.
 start_iovad() {
   export IOVAD_SOCKET=/run/iovad/iovad.sock
-  mkdir -p /run/iovad
-  iovad --socket "$IOVAD_SOCKET" --ephemeral "$@" >/results/iovad.log 2>&1 &
-  iovad_pid=$!
-  wait_until 'iovad to answer' 20 iovactl space ls
+  start_daemon iovad --ephemeral "$@"
+  iovad_pid=$daemon_pid
 }
 
 # stop_iovad - by SIGTERM; returns the daemon's exit status.
