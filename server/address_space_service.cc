@@ -8,7 +8,6 @@
 #include "server/attachment_change.h"
 #include "server/call.h"
 #include "server/convert.h"
-#include "server/labels_change.h"
 #include "server/list_by_name.h"
 #include "server/mapping_requests.h"
 #include "server/memory_requests.h"
@@ -16,7 +15,6 @@
 #include "server/raw_call.h"
 #include "server/space_options.h"
 #include "server/space_removal.h"
-#include "server/transfer_change.h"
 #include "server/update_stream.h"
 #include "server/watch_reactor.h"
 
@@ -28,18 +26,25 @@ std::optional<Revision> Expected(const auto& request) {
   return Revision(request.expected_revision());
 }
 
-// Answers a request that has changed something about a space other than its mappings:
-// a success once it is kept. `response` lives until then.
-template <typename Response, typename F>
-void EndKept(Space& space, const absl::Status& status, const std::shared_ptr<Repeats>& repeats,
-             const Response& response, F answer) {
-  const auto end = [repeats, &response, answer](const absl::Status& kept) {
-    repeats->End(kept, response);
-    answer(kept);
-  };
-  if (!status.ok()) return end(status);
-  space.Keep([&](store::WriteBatch& batch) { repeats->Keep(space.number(), response, batch); },
-             end);
+// Serves a request that changes something about a space other than its mappings.
+// `act()` is KeptChange::Do and prepares the response, in its turn; `answer(status)` is
+// called once. The exchange lives until then.
+template <typename Request, typename Response, typename Act, typename Answer>
+void SubmitKept(const std::shared_ptr<Space>& space, const std::shared_ptr<Repeats>& repeats,
+                const Request& request, const Response& response, KeptChange::Frees frees, Act act,
+                Answer answer) {
+  auto change = std::make_unique<KeptChange>(
+      std::move(act),
+      [repeats, &response, number = space->number()](store::WriteBatch& batch) {
+        repeats->Keep(number, response, batch);
+      },
+      frees,
+      [repeats, &response, answer = std::move(answer)](const absl::Status& status) {
+        repeats->End(status, response);
+        answer(status);
+      });
+  change->expected_revision = Expected(request);
+  space->Submit(std::move(change));
 }
 
 }  // namespace
@@ -58,10 +63,10 @@ grpc::ServerUnaryReactor* AddressSpaceService::ServeSpace(grpc::CallbackServerCo
 }
 
 template <typename Request, typename Response, typename F>
-grpc::ServerUnaryReactor* AddressSpaceService::ServeAtOnce(grpc::CallbackServerContext* rpc,
-                                                           const char* method,
-                                                           const Request& request,
-                                                           Response& response, F serve) {
+grpc::ServerUnaryReactor* AddressSpaceService::ServeKept(grpc::CallbackServerContext* rpc,
+                                                         const char* method, const Request& request,
+                                                         Response& response,
+                                                         KeptChange::Frees frees, F prepare) {
   const Call call(rpc, context_.gate, Role::kOperator);
   const auto answer = [&](const absl::Status& status) {
     call.Finish(status);
@@ -74,10 +79,15 @@ grpc::ServerUnaryReactor* AddressSpaceService::ServeAtOnce(grpc::CallbackServerC
   auto repeats = std::make_shared<Repeats>((*space)->request_log(), request.request_id(), method,
                                            request, response, (*space)->prefix());
   if (!repeats->status().ok() || repeats->replayed()) return answer(repeats->status());
-  absl::Status status = (*space)->CheckRevision(Expected(request));
-  if (status.ok()) status = serve(**space);
-  EndKept(**space, status, repeats, response,
-          [call](const absl::Status& end) { call.Finish(end); });
+  const absl::Status current = (*space)->CheckRevision(Expected(request));
+  absl::StatusOr<KeptChange::Do> act =
+      current.ok() ? prepare(*space) : absl::StatusOr<KeptChange::Do>(current);
+  if (!act.ok()) {
+    repeats->End(act.status(), response);
+    return answer(act.status());
+  }
+  SubmitKept(*space, repeats, request, response, frees, *std::move(act),
+             [call](const absl::Status& end) { call.Finish(end); });
   return call.reactor();
 }
 
@@ -200,11 +210,20 @@ grpc::ServerUnaryReactor* AddressSpaceService::UpdateSpace(grpc::CallbackServerC
             std::make_shared<Repeats>((*space)->request_log(), req.request_id(), "UpdateSpace", req,
                                       exchange->response, (*space)->prefix());
         if (!repeats->status().ok() || repeats->replayed()) return answer(repeats->status());
-        auto change = std::make_unique<LabelsChange>(
-            req, exchange->response, std::move(repeats),
-            [exchange, answer](const absl::Status& status) { answer(status); });
-        change->expected_revision = Expected(req);
-        (*space)->Submit(std::move(change));
+        const auto act = [exchange, space = *space]() -> absl::StatusOr<KeptChange::Undo> {
+          const Labels before = space->labels();
+          Labels labels = before;
+          for (const std::string& key : exchange->request.remove_labels()) labels.erase(key);
+          for (const auto& [key, value] : exchange->request.labels()) {
+            labels.insert_or_assign(key, value);
+          }
+          if (absl::Status s = CheckLabels(labels, space->prefix()); !s.ok()) return s;
+          space->SetLabels(std::move(labels));
+          space->Describe(*exchange->response.mutable_space());
+          return [space, before] { space->SetLabels(before); };
+        };
+        SubmitKept(*space, repeats, req, exchange->response, KeptChange::Frees::kNo, act,
+                   [exchange, answer](const absl::Status& status) { answer(status); });
       });
 }
 
@@ -270,11 +289,9 @@ grpc::ServerUnaryReactor* AddressSpaceService::TransferSpace(grpc::CallbackServe
         // Now, and not in its turn: the handle is not good for ever.
         auto owner = TakeOwner(req.owner_handle(), context_.handles, (*space)->prefix());
         if (!owner.ok()) return refuse(owner.status());
-        auto change = std::make_unique<TransferChange>(
-            context_.owners, *std::move(owner), exchange->response, std::move(repeats),
-            [exchange, answer](const absl::Status& transferred) { answer(transferred); });
-        change->expected_revision = Expected(req);
-        (*space)->Submit(std::move(change));
+        SubmitKept(*space, repeats, req, exchange->response, KeptChange::Frees::kNo,
+                   context_.owners.Transfer(*space, *std::move(owner), exchange->response),
+                   [exchange, answer](const absl::Status& transferred) { answer(transferred); });
       });
 }
 
@@ -373,17 +390,37 @@ grpc::ServerUnaryReactor* AddressSpaceService::DetachDevice(grpc::CallbackServer
 grpc::ServerUnaryReactor* AddressSpaceService::RegisterMemory(
     grpc::CallbackServerContext* rpc, const v1::RegisterMemoryRequest* request,
     v1::RegisterMemoryResponse* response) {
-  return ServeAtOnce(rpc, "RegisterMemory", *request, *response, [&](Space& space) {
-    return iovad::RegisterMemory(context_, space, *request, *response);
-  });
+  return ServeKept(
+      rpc, "RegisterMemory", *request, *response, KeptChange::Frees::kNo,
+      [&](const std::shared_ptr<Space>& space) -> absl::StatusOr<KeptChange::Do> {
+        // Now, and not in its turn: the handle is not good for ever.
+        absl::StatusOr<RegisteredMemory> found = FindMemory(context_, *space, *request);
+        if (!found.ok()) return found.status();
+        return [space, response, found = *std::move(found)]() -> absl::StatusOr<KeptChange::Undo> {
+          const std::shared_ptr<const MemoryMap> before = space->memory();
+          const absl::StatusOr<RegisteredMemory> added = space->AddMemory(found);
+          if (!added.ok()) return added.status();
+          Write(*space, *added, *response->mutable_memory());
+          return [space, id = added->id, before] {
+            const RegisteredMemory* missing = before->FindById(id);
+            space->RestoreMemory(id, missing == nullptr ? std::nullopt : std::optional(*missing));
+          };
+        };
+      });
 }
 
 grpc::ServerUnaryReactor* AddressSpaceService::UnregisterMemory(
     grpc::CallbackServerContext* rpc, const v1::UnregisterMemoryRequest* request,
     v1::UnregisterMemoryResponse* response) {
-  return ServeAtOnce(rpc, "UnregisterMemory", *request, *response, [&](Space& space) {
-    return space.RemoveMemory(MemoryId(request->memory_id()));
-  });
+  return ServeKept(rpc, "UnregisterMemory", *request, *response, KeptChange::Frees::kYes,
+                   [&](const std::shared_ptr<Space>& space) -> absl::StatusOr<KeptChange::Do> {
+                     const MemoryId id(request->memory_id());
+                     return [space, id]() -> absl::StatusOr<KeptChange::Undo> {
+                       const absl::StatusOr<RegisteredMemory> removed = space->RemoveMemory(id);
+                       if (!removed.ok()) return removed.status();
+                       return [space, id, before = *removed] { space->RestoreMemory(id, before); };
+                     };
+                   });
 }
 
 grpc::ServerUnaryReactor* AddressSpaceService::ListMemory(grpc::CallbackServerContext* rpc,

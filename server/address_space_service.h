@@ -4,6 +4,7 @@
 
 #include "iovad/v1/address_space.grpc.pb.h"
 #include "server/identity.h"
+#include "server/kept_change.h"
 #include "server/server_context.h"
 
 namespace iovad {
@@ -101,11 +102,13 @@ class AddressSpaceService final : public AddressSpaceServiceBase {
   template <typename Request, typename F>
   grpc::ServerUnaryReactor* ServeSpace(grpc::CallbackServerContext* rpc, const Request& request,
                                        Role needed, F serve);
-  // The same for a request to change something about a space that takes no turn
-  // with its mappings.
+  // The same for a request to change something about a space that no device hears of:
+  // `prepare(space)` does what need not wait for its turn and returns what is done then,
+  // a KeptChange::Do.
   template <typename Request, typename Response, typename F>
-  grpc::ServerUnaryReactor* ServeAtOnce(grpc::CallbackServerContext* rpc, const char* method,
-                                        const Request& request, Response& response, F serve);
+  grpc::ServerUnaryReactor* ServeKept(grpc::CallbackServerContext* rpc, const char* method,
+                                      const Request& request, Response& response,
+                                      KeptChange::Frees frees, F prepare);
   // Hands a request to `submit` (mapping_requests.h).
   template <typename Request, typename Response>
   grpc::ServerUnaryReactor* SubmitTo(void (*submit)(const Registry&, const Request&, Response&,

@@ -99,6 +99,8 @@ absl::StatusOr<HvaRange> ParseShape(const Space& space, const v1::RegisterMemory
   return *client;
 }
 
+}  // namespace
+
 void Write(const Space& space, const RegisteredMemory& memory, v1::Memory& out) {
   out.set_memory_id(memory.id.value());
   out.set_hva(memory.client.first().value());
@@ -110,11 +112,8 @@ void Write(const Space& space, const RegisteredMemory& memory, v1::Memory& out) 
   out.set_mapping_count(space.CountMappings(memory.client));
 }
 
-}  // namespace
-
-absl::Status RegisterMemory(ServerContext& context, Space& space,
-                            const v1::RegisterMemoryRequest& request,
-                            v1::RegisterMemoryResponse& response) {
+absl::StatusOr<RegisteredMemory> FindMemory(ServerContext& context, const Space& space,
+                                            const v1::RegisterMemoryRequest& request) {
   const absl::StatusOr<HvaRange> client = ParseShape(space, request);
   if (!client.ok()) return client.status();
   if (absl::Status s = space.CheckNewMemory(*client); !s.ok()) return s;
@@ -129,16 +128,12 @@ absl::Status RegisterMemory(ServerContext& context, Space& space,
   if (!file.ok()) return file.status();
   // A path leads there again.
   FdStore::Hold kept = by_path ? nullptr : context.state.fds().KeepMemory(**file);
-  const absl::StatusOr<RegisteredMemory> memory =
-      space.AddMemory({.client = *client,
-                       .offset = request.offset(),
-                       .file = *std::move(file),
-                       .path = by_path ? request.path() : "",
-                       .label = request.label(),
-                       .kept = std::move(kept)});
-  if (!memory.ok()) return memory.status();
-  Write(space, *memory, *response.mutable_memory());
-  return absl::OkStatus();
+  return RegisteredMemory{.client = *client,
+                          .offset = request.offset(),
+                          .file = *std::move(file),
+                          .path = by_path ? request.path() : "",
+                          .label = request.label(),
+                          .kept = std::move(kept)};
 }
 
 absl::StatusOr<std::shared_ptr<const MappedFile>> MapMemoryPath(ServerContext& context,

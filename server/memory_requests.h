@@ -18,14 +18,16 @@
 
 namespace iovad {
 
-// Registers what `fd_handle` or `path` names. Checks come in this order, and a
-// handle is used up by the last ones only:
+// What `fd_handle` or `path` names, to be registered. Checks come in this order, and
+// a handle is used up by the last ones only:
 //   EMPTY_RANGE, RANGE_WRAPS, UNALIGNED, INVALID_LABEL, MISSING_FIELD,
 //   HOST_HVA_OVERLAP, MAPPING_LIMIT, PATH_NOT_ALLOWED, HANDLE_NOT_FOUND,
 //   MEMORY_NOT_FOUND (no such file), MEMORY_UNSUITABLE.
-absl::Status RegisterMemory(ServerContext& context, Space& space,
-                            const v1::RegisterMemoryRequest& request,
-                            v1::RegisterMemoryResponse& response);
+absl::StatusOr<RegisteredMemory> FindMemory(ServerContext& context, const Space& space,
+                                            const v1::RegisterMemoryRequest& request);
+
+// A space's memory as clients see it.
+void Write(const Space& space, const RegisteredMemory& memory, v1::Memory& out);
 
 // All of a space's memory, by HVA.
 void ListMemory(const Space& space, v1::ListMemoryResponse& response);

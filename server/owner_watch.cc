@@ -19,24 +19,18 @@ namespace {
 constexpr absl::Duration kFirstRetry = absl::Seconds(1);
 constexpr absl::Duration kLastRetry = absl::Minutes(1);
 
-// Keeps what a space knows of its owner, in its turn: what is in flight would put an
-// older record back if it were taken out of the store again.
-class KeepOwnerChange final : public ExclusiveChange {
- public:
-  explicit KeepOwnerChange(std::string prefix) : prefix_(std::move(prefix)) {}
-
-  void Run(Space& space, const std::function<void(absl::Status)>& done) override {
-    space.Keep(nullptr, done);
-  }
-  void Finish(const absl::Status& status) override {
-    if (status.ok()) return;
-    // It would be found again at the next start.
-    spdlog::warn("{}not kept that its owner has ended: {}", prefix_, std::string(status.message()));
-  }
-
- private:
-  const std::string prefix_;
-};
+// Keeps what a space knows of its owner.
+std::unique_ptr<KeptChange> KeepOwner(const std::string& prefix) {
+  return std::make_unique<KeptChange>(
+      // That it has ended is so, stored or not.
+      [] { return KeptChange::Undo([] {}); }, [](store::WriteBatch&) {}, KeptChange::Frees::kNo,
+      [prefix](const absl::Status& kept) {
+        if (kept.ok() || ReasonOf(kept) == Reason::kSpaceNotFound) return;
+        // It would be found again at the next start.
+        spdlog::warn("{}not kept that its owner has ended: {}", prefix,
+                     std::string(kept.message()));
+      });
+}
 
 }  // namespace
 
@@ -54,6 +48,21 @@ void OwnerWatch::Watch(const std::shared_ptr<Space>& space) {
     if (const auto of = weak.lock()) Gone(of, owner);
   };
   space->AwaitOwner(owner, [&] { return events_.OnReadable(owner->pidfd, ended); });
+}
+
+KeptChange::Do OwnerWatch::Transfer(std::shared_ptr<Space> space, OwnerPtr next,
+                                    v1::TransferSpaceResponse& response) {
+  return [this, space = std::move(space), next = std::move(next),
+          &response]() -> absl::StatusOr<KeptChange::Undo> {
+    const Ownership before = space->SetOwner(next);
+    space->Describe(*response.mutable_space());
+    Watch(space);
+    return [this, space, before] {
+      // Nobody else has changed it meanwhile.
+      space->RestoreOwner(before);
+      Watch(space);
+    };
+  };
 }
 
 void OwnerWatch::TakeUp() {
@@ -75,8 +84,7 @@ void OwnerWatch::Gone(const std::shared_ptr<Space>& space, const OwnerPtr& owner
                      : absl::StrCat("unless somebody takes it over, it is removed in ",
                                     absl::FormatDuration(now->grace)));
   if (space->state().persistent()) {
-    worker_.Run(TaskThread::MayBlock::kYes,
-                [space] { space->Submit(std::make_unique<KeepOwnerChange>(space->prefix())); });
+    worker_.Run(TaskThread::MayBlock::kYes, [space] { space->Submit(KeepOwner(space->prefix())); });
   }
   if (tied) RemoveAfter(*now->remove_time - absl::Now(), space, owner, kFirstRetry);
 }

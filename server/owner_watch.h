@@ -22,8 +22,10 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "iovad/v1/address_space.pb.h"
 #include "server/drain.h"
 #include "server/event_thread.h"
+#include "server/kept_change.h"
 #include "server/registry.h"
 #include "server/space.h"
 #include "server/space_owner.h"
@@ -43,7 +45,11 @@ class OwnerWatch {
   // was waited for before.
   void Watch(const std::shared_ptr<Space>& space);
 
-  // The same for all spaces, after the server was started anew: where the process has
+  // Gives the space to another owner, in its turn, and waits for that one.
+  KeptChange::Do Transfer(std::shared_ptr<Space> space, std::shared_ptr<const SpaceOwner> next,
+                          v1::TransferSpaceResponse& response);
+
+  // The same as Watch for all spaces, after the server was started anew: where the process has
   // ended, the grace time begins now. Before anything is served.
   void TakeUp();
 

@@ -66,6 +66,24 @@ absl::Status Space::CheckRevision(std::optional<Revision> expected) const {
   return CompareRevisions(expected, core_.revision());
 }
 
+absl::Status Space::CheckTurn(const Change& change) const {
+  const ReaderLock lock(mu_);
+  return CheckChange(change);
+}
+
+Labels Space::labels() const {
+  const ReaderLock lock(mu_);
+  return labels_;
+}
+
+void Space::SetLabels(Labels labels) {
+  {
+    const WriterLock lock(mu_);
+    labels_ = std::move(labels);
+  }
+  NotifyChanged();
+}
+
 absl::Status Space::CheckChange(const Change& change) const {
   if (deleted_) return NotFound();
   return CompareRevisions(change.expected_revision, core_.planned_revision());

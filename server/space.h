@@ -96,7 +96,7 @@ class Space : public std::enable_shared_from_this<Space> {
     // In the store.
     store::SpaceNumber number = {};
     // It is being imported, and is dropped when the server is started again before
-    // `SetFinished`.
+    // `SetUnfinished(false)`.
     bool unfinished = false;
   };
 
@@ -132,11 +132,13 @@ class Space : public std::enable_shared_from_this<Space> {
   // turn.
   absl::Status CheckRevision(std::optional<Revision> expected) const ABSL_LOCKS_EXCLUDED(mu_);
 
-  // What `change` is, on its turn, to make of the labels: `edit(Labels&)` returns the
-  // status, and after an error nothing is changed. SPACE_NOT_FOUND, REVISION_MISMATCH.
-  // In labels_change.cc.
-  absl::Status EditLabels(const Change& change, const std::function<absl::Status(Labels&)>& edit)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  // Whether `change`, whose turn it is, may be done at all: SPACE_NOT_FOUND,
+  // REVISION_MISMATCH.
+  absl::Status CheckTurn(const Change& change) const ABSL_LOCKS_EXCLUDED(mu_);
+
+  Labels labels() const ABSL_LOCKS_EXCLUDED(mu_);
+  // On a turn of the writer's.
+  void SetLabels(Labels labels) ABSL_LOCKS_EXCLUDED(mu_);
 
   void Describe(v1::Space& out) const ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status ListMappings(const v1::ListMappingsRequest& request,
@@ -149,9 +151,11 @@ class Space : public std::enable_shared_from_this<Space> {
 
   store::SpaceNumber number() const { return number_; }
   State& state() { return state_; }
-  void SetFinished() { unfinished_ = false; }
+  // Whether it is being imported still.
+  void SetUnfinished(bool unfinished) { unfinished_ = unfinished; }
   // Keeps what has changed without being planned: attachments, memory; `more` adds to
-  // the same batch. Then calls `done`, on any thread.
+  // the same batch. Then calls `done`, on any thread. On a turn of the writer's, or when
+  // nobody knows the space yet.
   void Keep(std::function<void(store::WriteBatch&)> more,
             std::function<void(const absl::Status&)> done) ABSL_LOCKS_EXCLUDED(mu_);
   // Becomes what was kept, but for its attachments. For a space that nobody knows yet.
@@ -168,10 +172,8 @@ class Space : public std::enable_shared_from_this<Space> {
   // ---- Its owner (space_owner.cc)
 
   Ownership ownership() const ABSL_LOCKS_EXCLUDED(mu_);
-  // Gives it to another owner, as `change` asks on its turn. What was before.
-  // SPACE_NOT_FOUND, REVISION_MISMATCH.
-  absl::StatusOr<Ownership> SetOwner(const Change& change, std::shared_ptr<const SpaceOwner> owner)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  // Gives it to another owner, in its turn. What was before.
+  Ownership SetOwner(std::shared_ptr<const SpaceOwner> owner) ABSL_LOCKS_EXCLUDED(mu_);
   // Takes that back, in the same turn.
   void RestoreOwner(Ownership before) ABSL_LOCKS_EXCLUDED(mu_);
   // The process of `owner` was found to have ended. How things stand; nothing when
@@ -199,8 +201,11 @@ class Space : public std::enable_shared_from_this<Space> {
   absl::StatusOr<RegisteredMemory> AddOwnMemory(std::shared_ptr<const MappedFile> file,
                                                 FdStore::Hold kept, std::string label)
       ABSL_LOCKS_EXCLUDED(mu_);
-  // MEMORY_NOT_FOUND; IN_USE while a mapping lies over it.
-  absl::Status RemoveMemory(MemoryId id) ABSL_LOCKS_EXCLUDED(mu_);
+  // Returns what it was. MEMORY_NOT_FOUND; IN_USE while a mapping lies over it.
+  absl::StatusOr<RegisteredMemory> RemoveMemory(MemoryId id) ABSL_LOCKS_EXCLUDED(mu_);
+  // Makes of memory what it was `before` it was added or removed, on the same turn;
+  // nothing when there was none.
+  void RestoreMemory(MemoryId id, std::optional<RegisteredMemory> before) ABSL_LOCKS_EXCLUDED(mu_);
   // What becomes of such memory: mappings were made of it, or none were.
   void KeepOwnMemory(MemoryId id) ABSL_LOCKS_EXCLUDED(mu_);
   void DropOwnMemory(MemoryId id) ABSL_LOCKS_EXCLUDED(mu_);
@@ -329,6 +334,7 @@ class Space : public std::enable_shared_from_this<Space> {
   absl::Status NotFound() const;
   absl::Status CheckNewMemoryLocked(HvaRange client) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   RegisteredMemory AddMemoryLocked(RegisteredMemory memory) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void DropIdleMemoryLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SetMemory(MemoryMap memory) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   std::vector<PushTarget> Targets() const ABSL_SHARED_LOCKS_REQUIRED(mu_);

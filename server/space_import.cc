@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "server/attachment_change.h"
 #include "server/change.h"
+#include "server/kept_change.h"
 #include "server/mapping_requests.h"
 #include "server/memory_requests.h"
 #include "server/point_groups.h"
@@ -150,9 +151,10 @@ absl::Status SpaceImport::RegisterMemories() {
     } else {
       request.set_fd_handle(source.fd_handle());
     }
-    v1::RegisterMemoryResponse response;
-    absl::Status s = RegisterMemory(context_, *space_, request, response);
-    if (!s.ok()) return s;
+    absl::StatusOr<RegisteredMemory> memory = FindMemory(context_, *space_, request);
+    if (!memory.ok()) return memory.status();
+    // Stored with the mappings that come next.
+    if (auto added = space_->AddMemory(*std::move(memory)); !added.ok()) return added.status();
   }
   return absl::OkStatus();
 }
@@ -237,12 +239,16 @@ void SpaceImport::Succeed() {
     if (bytes > limit) break;
     *result.add_skipped() = mapping;
   }
-  space_->SetFinished();
-  space_->Keep(
+  space_->Submit(std::make_unique<KeptChange>(
+      [this]() -> absl::StatusOr<KeptChange::Undo> {
+        space_->SetUnfinished(false);
+        return [this] { space_->SetUnfinished(true); };
+      },
       [this](store::WriteBatch& batch) { repeats_->Keep(store::kServer, response_, batch); },
+      KeptChange::Frees::kNo,
       [self = shared_from_this()](const absl::Status& kept) {
         kept.ok() ? self->Finish(kept) : self->Fail(kept);
-      });
+      }));
 }
 
 void SpaceImport::Fail(const absl::Status& status) {

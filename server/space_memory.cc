@@ -96,7 +96,7 @@ void Space::DropOwnMemory(MemoryId id) {
   SetMemory(std::move(changed));
 }
 
-absl::Status Space::RemoveMemory(MemoryId id) {
+absl::StatusOr<RegisteredMemory> Space::RemoveMemory(MemoryId id) {
   const WriterLock lock(mu_);
   if (deleted_) return NotFound();
   const RegisteredMemory* memory = memory_->FindById(id);
@@ -110,14 +110,27 @@ absl::Status Space::RemoveMemory(MemoryId id) {
                      absl::StrCat(prefix_, "mappings lie over memory ", id.value(), " at HVA ",
                                   Hex(memory->client), "; unmap them first"));
   }
+  RegisteredMemory removed = *memory;
   MemoryMap changed = *memory_;
   changed.Remove(id);
   SetMemory(std::move(changed));
-  return absl::OkStatus();
+  return removed;
+}
+
+void Space::RestoreMemory(MemoryId id, std::optional<RegisteredMemory> before) {
+  const WriterLock lock(mu_);
+  MemoryMap changed = *memory_;
+  changed.Remove(id);
+  if (before.has_value()) changed.Add(*std::move(before));
+  SetMemory(std::move(changed));
 }
 
 void Space::DropIdleMemory() {
   const WriterLock lock(mu_);
+  DropIdleMemoryLocked();
+}
+
+void Space::DropIdleMemoryLocked() {
   MemoryMap changed = *memory_;
   std::vector<const RegisteredMemory*> own;
   memory_->ForEach([&own](const RegisteredMemory& memory) {

@@ -87,12 +87,10 @@ Ownership Space::ownership() const {
   return ownership_;
 }
 
-absl::StatusOr<Ownership> Space::SetOwner(const Change& change,
-                                          std::shared_ptr<const SpaceOwner> owner) {
+Ownership Space::SetOwner(std::shared_ptr<const SpaceOwner> owner) {
   Ownership before;
   {
     const WriterLock lock(mu_);
-    if (absl::Status s = CheckChange(change); !s.ok()) return s;
     before = ownership_;
     ownership_.owner = std::move(owner);
     ownership_.gone_time.reset();

@@ -245,7 +245,8 @@ absl::Status Space::Restore(const record::SpaceRecord& record, std::vector<Regis
     if (map.FindOverlapping(m.client) != nullptr) {
       return Corrupt(absl::StrCat("memory ", m.id.value()));
     }
-    // Memory is registered while changes are in flight, and stays when they are taken back.
+    // Memory for queues is made while changes are in flight, and stays when they are taken
+    // back.
     next_memory_id_ = std::max(next_memory_id_, MemoryId(m.id.value() + 1));
     if (m.own) next_own_hva_ = std::max(next_own_hva_, Hva(m.client.last().value() + 1));
     kept_.memories.insert(m.id);
@@ -290,6 +291,8 @@ absl::Status Space::Restore(const record::SpaceRecord& record, std::vector<Regis
         });
   }
   if (read.ok() && status.ok()) read = RestoreHistory(record, kept, status);
+  // Of queues that were being made, or freed.
+  DropIdleMemoryLocked();
   return read.ok() ? status : read;
 }
 

@@ -61,10 +61,10 @@ void SpaceWriter::RunQueue() {
     std::vector<Waiting> taken = TakeNext();
     if (taken.empty()) return;
     handover_.store(false, std::memory_order_relaxed);
-    if (dynamic_cast<ExclusiveChange*>(taken.front().change.get()) != nullptr) {
-      RunExclusive(std::move(taken.front().change));
+    if (owed_.has_value()) {
+      PayThenRun(std::move(taken));
     } else {
-      RunPlanned(std::move(taken));
+      Run(std::move(taken));
     }
     // Not ended yet: its end goes on with the queue.
     if (!handover_.exchange(true, std::memory_order_acq_rel)) return;
@@ -92,6 +92,32 @@ std::vector<SpaceWriter::Waiting> SpaceWriter::TakeNext() {
   return taken;
 }
 
+void SpaceWriter::Run(std::vector<Waiting> taken) {
+  if (dynamic_cast<ExclusiveChange*>(taken.front().change.get()) != nullptr) {
+    RunExclusive(std::move(taken.front().change));
+  } else {
+    RunPlanned(std::move(taken));
+  }
+}
+
+void SpaceWriter::PayThenRun(std::vector<Waiting> taken) {
+  // Kept for when this fails as well.
+  store::WriteBatch owed = *owed_;
+  // Shared, since a function must be copyable.
+  auto kept = std::make_shared<std::vector<Waiting>>(std::move(taken));
+  space_.state_.Commit(std::move(owed),
+                       [this, kept, keep = space_.shared_from_this()](const absl::Status& status) {
+                         if (status.ok()) {
+                           owed_.reset();
+                           return Run(std::move(*kept));
+                         }
+                         std::vector<Planned> failed;
+                         for (Waiting& w : *kept) failed.push_back({std::move(w.change), status});
+                         Answer(space_, std::move(failed));
+                         Ended();
+                       });
+}
+
 void SpaceWriter::RunExclusive(std::unique_ptr<Change> change) {
   auto* exclusive = static_cast<ExclusiveChange*>(change.get());
   // Shared, since a function must be copyable.
@@ -107,22 +133,6 @@ void SpaceWriter::RunExclusive(std::unique_ptr<Change> change) {
 void SpaceWriter::RunPlanned(std::vector<Waiting> taken) {
   auto group = std::make_shared<Group>();
   group->planned.reserve(taken.size());
-  if (owed_.has_value()) {
-    // Kept for when this fails as well.
-    store::WriteBatch owed = *owed_;
-    auto kept = std::make_shared<std::vector<Waiting>>(std::move(taken));
-    space_.state_.Commit(std::move(owed), [this, group, kept, keep = space_.shared_from_this()](
-                                              const absl::Status& status) {
-      if (!status.ok()) {
-        for (Waiting& w : *kept) group->planned.push_back({std::move(w.change), status});
-        Answer(space_, std::move(group->planned));
-        return Ended();
-      }
-      owed_.reset();
-      RunPlanned(std::move(*kept));
-    });
-    return;
-  }
   Plan(std::move(taken), *group);
   if (!group->stored.empty()) {
     store::WriteBatch stored = std::move(group->stored);

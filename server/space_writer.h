@@ -64,6 +64,9 @@ class SpaceWriter {
   // then the writer is idle.
   std::vector<Waiting> TakeNext() ABSL_LOCKS_EXCLUDED(mu_);
 
+  void Run(std::vector<Waiting> taken);
+  // First what is owed to the store, without which nothing else is put there.
+  void PayThenRun(std::vector<Waiting> taken);
   void RunExclusive(std::unique_ptr<Change> change);
   void RunPlanned(std::vector<Waiting> taken);
   void Plan(std::vector<Waiting> taken, Group& group);

@@ -9,6 +9,18 @@ from daemon import Daemon
 from harness import Client
 
 
+# How often a commit is tried that the disk refuses: again when the journal was folded, and
+# as often with the reserve, if it may use that.
+TRIES = 2
+TRIES_WITH_RESERVE = 4
+
+
+def full_disk(first=1, tries=TRIES):
+    """An environment in which this commit fails, and those that try it again."""
+    return {"IOVAD_FAULT": ",".join(f"store.before_commit:error:28:{n}"
+                                    for n in range(first, first + tries))}
+
+
 class Server:
     """A daemon with a client."""
 

@@ -7,20 +7,11 @@ from daemon import wait_until
 from device_table import device_log, replay, table_of_mappings
 from harness import HVA, PAGE, Refusal, refused
 from relay_peer import DISCONNECTED, INVALIDATE, LIVE, RelayPeer, table_of
-from restarting import Server, folder  # noqa: F401 pylint: disable=unused-import
+from restarting import (Server, TRIES_WITH_RESERVE, folder,  # noqa: F401 pylint: disable=unused-import
+                        full_disk)
 from watching import Watcher, kinds
 
 FAILED = 4
-# Passings of one commit that fails: it is tried again when the journal was folded, and one
-# that may use the reserve twice more without that.
-REFUSED = 2
-REFUSED_RESERVE = 4
-
-
-def full_disk(first, last):
-    """What makes these passings of a commit fail."""
-    return {"IOVAD_FAULT": ",".join(f"store.before_commit:error:28:{n}"
-                                    for n in range(first, last + 1))}
 
 
 def start_with_a_mapping(folder, **space):
@@ -49,7 +40,7 @@ def revisions(watcher, count):
 
 def test_one_that_cannot_be_stored_has_not_begun(folder):
     server = start_with_a_mapping(folder)
-    client = server.restart(environment=full_disk(1, REFUSED))
+    client = server.restart(environment=full_disk())
     before = client.space("vm")
     with Watcher(client, "vm", start_revision=before.revision + 1) as watcher:
         refused("STORE_FULL", client.AttachDevice, space="vm", device="sim", asid=1, groups=[1])
@@ -67,7 +58,7 @@ def test_one_that_cannot_be_stored_has_not_begun(folder):
 
 def test_one_whose_end_cannot_be_stored_goes_on(folder):
     server = start_with_a_mapping(folder, attachments=[dict(device="sim")])
-    client = server.restart(environment=full_disk(1, REFUSED_RESERVE))
+    client = server.restart(environment=full_disk(tries=TRIES_WITH_RESERVE))
     before = client.space("vm")
     with Watcher(client, "vm", start_revision=before.revision + 1) as watcher:
         refused("STORE_FULL", client.DetachDevice, space="vm", device="sim")
@@ -117,12 +108,12 @@ def test_killed_when_it_is_stored(folder, rpc, fault, stored):
 def test_a_relay_s_that_cannot_be_stored_has_not_begun(folder):
     server = start_with_a_mapping(folder)
     # It is kept before it gets anything, and then takes its revision.
-    client = server.restart(environment=full_disk(1, REFUSED))
+    client = server.restart(environment=full_disk())
     before = client.space("vm")
     with RelayPeer(client, space="vm", device="net0") as peer:
         peer.hello()
         assert peer.refusal().reason == "STORE_FULL"
-    client = server.restart(environment=full_disk(2, 1 + REFUSED_RESERVE))
+    client = server.restart(environment=full_disk(2, TRIES_WITH_RESERVE))
     with RelayPeer(client, space="vm", device="net0") as peer:
         peer.hello()
         peer.apply()
@@ -139,7 +130,7 @@ def test_a_relay_s_that_cannot_be_stored_has_not_begun(folder):
 
 def test_a_relay_s_end_that_cannot_be_stored(folder):
     server = start_with_a_mapping(folder)
-    client = server.restart(environment=full_disk(3, 2 + REFUSED_RESERVE))
+    client = server.restart(environment=full_disk(3, TRIES_WITH_RESERVE))
     with RelayPeer(client, space="vm", device="net0") as peer:
         peer.attach()
         before = client.space("vm")
@@ -166,7 +157,7 @@ def test_a_relay_s_that_began_before_a_restart_and_cannot_be_stored(folder):
         peer.hello()
         peer.batch()
         server.kill()
-    client = server.start(environment=full_disk(1, REFUSED_RESERVE))
+    client = server.start(environment=full_disk(tries=TRIES_WITH_RESERVE))
     before = client.space("vm")
     assert before.attachments[0].state == DISCONNECTED
     with RelayPeer(client, space="vm", device="net0") as peer:

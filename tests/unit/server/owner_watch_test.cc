@@ -16,7 +16,6 @@
 #include "core/error.h"
 #include "server/space_removal.h"
 #include "server/state_records.h"
-#include "server/transfer_change.h"
 #include "tests/unit/server/child_process.h"
 #include "tests/unit/server/milestone.h"
 
@@ -91,10 +90,9 @@ class OwnerWatchTest : public testing::Test {
   void Transfer(const std::shared_ptr<Space>& space, const OwnerPtr& owner,
                 std::function<void(const absl::Status&)> done) {
     auto response = std::make_shared<v1::TransferSpaceResponse>();
-    auto repeats = std::make_shared<Repeats>(space->request_log(), "", "TransferSpace",
-                                             v1::TransferSpaceRequest(), *response, "");
-    space->Submit(std::make_unique<TransferChange>(
-        owners_, owner, *response, repeats,
+    space->Submit(std::make_unique<KeptChange>(
+        owners_.Transfer(space, owner, *response), [](store::WriteBatch&) {},
+        KeptChange::Frees::kNo,
         [response, done = std::move(done)](const absl::Status& status) { done(status); }));
   }
 
