@@ -144,28 +144,29 @@ grpc::ServerUnaryReactor* AddressSpaceService::CreateSpace(grpc::CallbackServerC
         const absl::StatusOr<std::shared_ptr<Space>> made =
             registry.CreateSpace(std::move(options), std::move(identity), attach_to);
         if (!made.ok()) return end(made.status());
-        PointGroups(
-            registry, req.space(), attach_to,
-            [this, &registry, exchange, repeats, end, space = *made](const absl::Status& pointed) {
-              const auto give_up = [&registry, end, space](const absl::Status& why) {
-                space->Submit(std::make_unique<DeleteChange>(
-                    /*force=*/true, [&registry, end, space, why](const absl::Status&) {
-                      registry.RemoveSpace(*space);
-                      end(why);
-                    }));
-              };
-              if (!pointed.ok()) return give_up(pointed);
-              space->Describe(*exchange->response.mutable_space());
-              space->Keep(
-                  [&](store::WriteBatch& batch) {
-                    repeats->Keep(store::kServer, exchange->response, batch);
-                  },
-                  [this, space, end, give_up](const absl::Status& kept) {
-                    if (!kept.ok()) return give_up(kept);
-                    context_.owners.Watch(space);
-                    end(kept);
-                  });
-            });
+        PointGroups(registry, req.space(), attach_to,
+                    [this, &registry, exchange, repeats, end, space = *made](
+                        const absl::Status& pointed, const std::function<void()>& undo) {
+                      if (!pointed.ok()) {
+                        registry.RemoveSpace(*space);
+                        return end(pointed);
+                      }
+                      space->Describe(*exchange->response.mutable_space());
+                      space->Keep(
+                          [&](store::WriteBatch& batch) {
+                            repeats->Keep(store::kServer, exchange->response, batch);
+                          },
+                          [this, &registry, end, space, undo](const absl::Status& kept) {
+                            if (kept.ok()) {
+                              registry.AddSpace(space);
+                              context_.owners.Watch(space);
+                            } else {
+                              undo();
+                              registry.RemoveSpace(*space);
+                            }
+                            end(kept);
+                          });
+                    });
       });
 }
 

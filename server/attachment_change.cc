@@ -393,7 +393,8 @@ void AttachmentChange::Replayed(Space& space, const PushTarget& target, const Pu
   });
 }
 
-void AttachmentChange::Delete(Space& space, const Change& change, bool force, const Done& done) {
+void AttachmentChange::Delete(Space& space, const Change& change, Deletion mode,
+                              const KeepDeletion& keep, const Done& done) {
   SpacePush push;
   std::vector<PushTarget> live;
   std::vector<PushTarget> unknown;
@@ -402,7 +403,7 @@ void AttachmentChange::Delete(Space& space, const Change& change, bool force, co
     const ReaderLock lock(space.mu_);
     status = space.CheckChange(change);
     const uint64_t mappings = space.core_.mapping_count();
-    if (status.ok() && mappings > 0 && !force) {
+    if (status.ok() && mappings > 0 && mode == Deletion::kIfEmpty) {
       status = MakeError({.reason = Reason::kSpaceNotEmpty, .needed = mappings},
                          absl::StrCat(space.prefix(), "has ", mappings,
                                       " mappings; unmap them, or delete with force"));
@@ -417,31 +418,57 @@ void AttachmentChange::Delete(Space& space, const Change& change, bool force, co
   }
   if (!status.ok()) return done(status);
   const std::shared_ptr<const IotlbBatch> batch = push.batch;
-  const auto emptied = [&space, &change, force, live, unknown, batch,
+  const auto emptied = [&space, &change, mode, live, unknown, batch, keep,
                         done](const PushResult& result) {
+    if (result.status.ok() || mode == Deletion::kAbandon) {
+      return Emptied(space, mode, live, unknown, keep, done);
+    }
     {
       const WriterLock lock(space.mu_);
-      if (result.status.ok()) {
-        space.deleted_ = true;
-        space.attachments_.clear();
-        space.SetMemory({});
-      } else if (!result.unknown.empty()) {
-        space.MarkFailed(live, result, *batch);
-      }
+      if (!result.unknown.empty()) space.MarkFailed(live, result, *batch);
       space.MarkLost(live, result);
     }
-    if (!result.status.ok()) {
-      space.NotifyChanged();
-      // One is gone just now: once more, without it.
-      if (!result.lost.empty()) return Delete(space, change, force, done);
-      return done(result.status);
-    }
-    ResetAllThen(unknown, [&space, done] {
-      space.hub_->EndAll(space.NotFound());
-      done(absl::OkStatus());
-    });
+    space.NotifyChanged();
+    // One is gone just now: once more, without it.
+    if (!result.lost.empty()) return Delete(space, change, mode, keep, done);
+    done(result.status);
   };
   PushToAll(live, std::move(push), emptied);
+}
+
+void AttachmentChange::Emptied(Space& space, Deletion mode, const std::vector<PushTarget>& live,
+                               const std::vector<PushTarget>& unknown, const KeepDeletion& keep,
+                               const Done& done) {
+  store::WriteBatch batch;
+  batch.UseReserve();
+  batch.DeleteSpace(space.number_);
+  if (keep) keep(batch);
+  space.state_.Commit(std::move(batch),
+                      [&space, mode, live, unknown, done](const absl::Status& stored) {
+                        if (!stored.ok() && mode != Deletion::kAbandon) {
+                          return ReplayAll(space, live, [done, stored] { done(stored); });
+                        }
+                        {
+                          const WriterLock lock(space.mu_);
+                          space.deleted_ = true;
+                          space.attachments_.clear();
+                          space.SetMemory({});
+                        }
+                        ResetAllThen(unknown, [&space, done] {
+                          space.hub_->EndAll(space.NotFound());
+                          done(absl::OkStatus());
+                        });
+                      });
+}
+
+void AttachmentChange::ReplayAll(Space& space, std::vector<PushTarget> targets,
+                                 const std::function<void()>& done) {
+  if (targets.empty()) return done();
+  const PushTarget target = targets.back();
+  targets.pop_back();
+  Replay(space, target, [&space, targets = std::move(targets), done](const absl::Status&) {
+    ReplayAll(space, targets, done);
+  });
 }
 
 }  // namespace iovad

@@ -56,7 +56,12 @@ class AttachmentChange : public ExclusiveChange {
                       const Done& done);
   // The same for a device whose owner is back and lacks no more than `gap`.
   static void Return(Space& space, const PushTarget& target, const TableGap& gap, const Done& done);
-  static void Delete(Space& space, const Change& change, bool force, const Done& done);
+  // What becomes of a space that has mappings; kAbandon is for one that is not wholly
+  // made: it ends whatever devices and store say.
+  enum class Deletion : uint8_t { kIfEmpty, kForce, kAbandon };
+  using KeepDeletion = std::function<void(store::WriteBatch& batch)>;
+  static void Delete(Space& space, const Change& change, Deletion mode, const KeepDeletion& keep,
+                     const Done& done);
   static void Reattach(Space& space, const PushTarget& target, std::vector<uint32_t> groups,
                        const Done& done);
 
@@ -70,6 +75,13 @@ class AttachmentChange : public ExclusiveChange {
   // changed but the device.
   static void Take(Step step, Space& space, const PushTarget& target, const KeepAnswer& keep,
                    const Done& done);
+  // From where the devices `live` are empty and the others, `unknown`, are to be.
+  static void Emptied(Space& space, Deletion mode, const std::vector<PushTarget>& live,
+                      const std::vector<PushTarget>& unknown, const KeepDeletion& keep,
+                      const Done& done);
+  // Replays what is attached to each of these.
+  static void ReplayAll(Space& space, std::vector<PushTarget> targets,
+                        const std::function<void()>& done);
   // Makes it so; what watchers are told.
   static v1::Event Apply(Step step, Space& space, const PushTarget& target, Revision revision)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(space.mu_);
@@ -166,22 +178,27 @@ class ReturnChange final : public AttachmentChange {
   const std::function<TableGap()> gap_;
 };
 
-// Empties the devices and ends the space: watchers are told, and later changes
-// are SPACE_NOT_FOUND. What `check` finds, if there is one, SPACE_NOT_EMPTY without
-// `force`; DEVICE_ERROR.
+// Empties the devices and ends the space: it is not stored any more, watchers are told,
+// and later changes are SPACE_NOT_FOUND. What `check` finds, if there is one;
+// SPACE_NOT_EMPTY unless forced; DEVICE_ERROR, STORE_FULL.
 class DeleteChange final : public AttachmentChange {
  public:
+  using Mode = Deletion;
   using Check = std::function<absl::Status(const Space&)>;
-  DeleteChange(bool force, Finished finished, Check check = nullptr)
-      : AttachmentChange(std::move(finished)), force_(force), check_(std::move(check)) {}
+  DeleteChange(Mode mode, Finished finished, KeepDeletion keep = nullptr, Check check = nullptr)
+      : AttachmentChange(std::move(finished)),
+        mode_(mode),
+        keep_(std::move(keep)),
+        check_(std::move(check)) {}
   void Run(Space& space, const std::function<void(absl::Status)>& done) override {
     const absl::Status checked = check_ ? check_(space) : absl::OkStatus();
     if (!checked.ok()) return done(checked);
-    Delete(space, *this, force_, done);
+    Delete(space, *this, mode_, keep_, done);
   }
 
  private:
-  const bool force_;
+  const Mode mode_;
+  const KeepDeletion keep_;
   const Check check_;
 };
 

@@ -16,10 +16,15 @@ struct Pointing : std::enable_shared_from_this<Pointing> {
   std::string space;
   std::vector<Step> left;
   std::vector<Step> back;  // what takes back what was done
-  std::function<void(const absl::Status&)> done;
+  std::function<void(const absl::Status&, const std::function<void()>&)> done;
 
   void Next() {
-    if (left.empty()) return done(absl::OkStatus());
+    if (left.empty()) {
+      return done(absl::OkStatus(), [self = shared_from_this()] {
+        self->done = [](auto&&...) {};
+        self->Back(absl::OkStatus());
+      });
+    }
     Step step = std::move(left.back());
     left.pop_back();
     step.device->SetGroups(step.places,
@@ -34,7 +39,7 @@ struct Pointing : std::enable_shared_from_this<Pointing> {
   }
 
   void Back(const absl::Status& why) {
-    if (back.empty()) return done(why);
+    if (back.empty()) return done(why, [] {});
     Step step = std::move(back.back());
     back.pop_back();
     step.device->SetGroups(std::move(step.places),
@@ -46,7 +51,7 @@ struct Pointing : std::enable_shared_from_this<Pointing> {
 
 void PointGroups(const Registry& registry, std::string space,
                  const std::vector<Registry::AttachTo>& attach_to,
-                 std::function<void(const absl::Status&)> done) {
+                 std::function<void(const absl::Status&, const std::function<void()>& undo)> done) {
   auto pointing = std::make_shared<Pointing>();
   pointing->space = std::move(space);
   pointing->done = std::move(done);

@@ -13,10 +13,11 @@ namespace iovad {
 
 // Points the groups that `attach_to` names, one device after the other; when one
 // refuses, the others' are put back. `space` is for messages. `done` is called once, on
-// any thread, possibly before this returns.
+// any thread, possibly before this returns; `undo` puts all of them back, before anything
+// that the devices are asked later.
 void PointGroups(const Registry& registry, std::string space,
                  const std::vector<Registry::AttachTo>& attach_to,
-                 std::function<void(const absl::Status&)> done);
+                 std::function<void(const absl::Status&, const std::function<void()>& undo)> done);
 
 }  // namespace iovad
 

@@ -96,7 +96,7 @@ absl::StatusOr<std::shared_ptr<Space>> Registry::RestoreSpace(SpaceOptions optio
 }
 
 absl::Status Registry::CheckFree(const std::string& space) const {
-  if (!spaces_.contains(space)) return absl::OkStatus();
+  if (!spaces_.contains(space) && !beginning_.contains(space)) return absl::OkStatus();
   return MakeError({.reason = Reason::kNameTaken},
                    absl::StrCat("there is a space '", space, "' already"));
 }
@@ -114,13 +114,13 @@ absl::StatusOr<std::shared_ptr<Space>> Registry::CreateSpace(
   identity.number = state_.NewSpaceNumber();
   const std::shared_ptr<Space> space = MakeSpace(std::move(options), std::move(identity));
 
-  const absl::Cleanup wake = [this] { hub_->Wake(); };
   const MutexLock lock(mu_);
   if (absl::Status s = CheckFree(name); !s.ok()) return s;
-  if (spaces_.size() >= limits_.max_spaces) {
+  const size_t count = spaces_.size() + beginning_.size();
+  if (count >= limits_.max_spaces) {
     return MakeError(
-        {.reason = Reason::kSpaceLimit, .limit = limits_.max_spaces, .needed = spaces_.size() + 1},
-        absl::StrCat("space '", name, "': there are ", spaces_.size(),
+        {.reason = Reason::kSpaceLimit, .limit = limits_.max_spaces, .needed = count + 1},
+        absl::StrCat("space '", name, "': there are ", count,
                      " spaces already, as many as there may be; delete some or raise "
                      "limits.max-spaces"));
   }
@@ -138,12 +138,19 @@ absl::StatusOr<std::shared_ptr<Space>> Registry::CreateSpace(
     for (const PushTarget& t : claimed) claims_.erase({t.device->name(), t.asid});
     return attached;
   }
-  spaces_.emplace(name, space);
+  beginning_.emplace(name, space);
+  return space;
+}
+
+void Registry::AddSpace(const std::shared_ptr<Space>& space) {
+  const absl::Cleanup wake = [this] { hub_->Wake(); };
+  const MutexLock lock(mu_);
+  beginning_.erase(space->name());
+  spaces_.emplace(space->name(), space);
   CountsChanged();
   v1::WatchSpacesResponse event;
   space->Describe(*event.mutable_created());
   Announce(std::move(event));
-  return space;
 }
 
 absl::StatusOr<std::shared_ptr<Space>> Registry::FindSpace(const std::string& name,
@@ -174,8 +181,10 @@ void Registry::RemoveSpace(const Space& space) {
   std::vector<PushTarget> released;
   {
     const MutexLock lock(mu_);
-    const auto it = spaces_.find(space.name());
-    if (it == spaces_.end() || it->second.get() != &space) return;
+    const bool began = spaces_.contains(space.name());
+    auto& spaces = began ? spaces_ : beginning_;
+    const auto it = spaces.find(space.name());
+    if (it == spaces.end() || it->second.get() != &space) return;
     for (auto claim = claims_.begin(); claim != claims_.end();) {
       if (claim->second != space.name()) {
         ++claim;
@@ -188,9 +197,11 @@ void Registry::RemoveSpace(const Space& space) {
     for (const PushTarget& target : released) DropIfUnclaimed(target.device->name());
     v1::WatchSpacesResponse event;
     space.Describe(*event.mutable_deleted());
-    spaces_.erase(it);
-    CountsChanged();
-    Announce(std::move(event));
+    spaces.erase(it);
+    if (began) {
+      CountsChanged();
+      Announce(std::move(event));
+    }
   }
   hub_->Wake();
   const absl::Status deleted = MakeError({.reason = Reason::kSpaceNotFound},

@@ -41,8 +41,6 @@ class Registry {
   // `state` outlives it.
   Registry(const Limits& limits, State& state);
 
-  State& state() { return state_; }
-
   // Has `tell(spaces, devices)` called now and when their numbers have changed, once a
   // second at most, on a thread of its own. Set once, before there is anything.
   void OnCounts(std::function<void(size_t spaces, size_t devices)> tell) ABSL_LOCKS_EXCLUDED(mu_);
@@ -56,8 +54,8 @@ class Registry {
   };
   // INVALID_NAME, NAME_TAKEN.
   absl::Status CheckNewSpace(const std::string& name) const ABSL_LOCKS_EXCLUDED(mu_);
-  // INVALID_NAME, NAME_TAKEN, SPACE_LIMIT, and what `Claim` and attaching can
-  // answer.
+  // A space that has its name and its claims, and that nobody finds before `AddSpace`.
+  // INVALID_NAME, NAME_TAKEN, SPACE_LIMIT, and what `Claim` and attaching can answer.
   absl::StatusOr<std::shared_ptr<Space>> CreateSpace(SpaceOptions options, Space::Identity identity,
                                                      const std::vector<AttachTo>& attach_to)
       ABSL_LOCKS_EXCLUDED(mu_);
@@ -72,7 +70,9 @@ class Registry {
   // Those after `after` by name, at most `most`.
   std::vector<std::shared_ptr<Space>> Spaces(const std::string& after, size_t most) const
       ABSL_LOCKS_EXCLUDED(mu_);
-  // Drops a space that its writer has ended, and its claims.
+  void AddSpace(const std::shared_ptr<Space>& space) ABSL_LOCKS_EXCLUDED(mu_);
+  // Drops a space that its writer has ended, or that is to be added no more, and its
+  // claims.
   void RemoveSpace(const Space& space) ABSL_LOCKS_EXCLUDED(mu_);
 
   const std::shared_ptr<WatchHub>& hub() const { return hub_; }
@@ -123,6 +123,7 @@ class Registry {
 
  private:
   std::shared_ptr<Space> MakeSpace(SpaceOptions options, Space::Identity identity);
+  absl::Status CheckFree(const std::string& space) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<PushTarget> ClaimLocked(const std::string& space, const AttachTo& attach_to)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Forgets a device that came with its owner, if nobody claims it any more.
@@ -130,7 +131,6 @@ class Registry {
   void SpaceChanged(const Space& space) ABSL_LOCKS_EXCLUDED(mu_);
   // Publishes it; the hub is to be woken when the lock is gone.
   void Announce(v1::WatchSpacesResponse event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::Status CheckFree(const std::string& space) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CountsChanged() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Limits limits_;
@@ -141,6 +141,8 @@ class Registry {
   const std::shared_ptr<WatchHub> hub_;
   mutable Mutex mu_;
   std::map<std::string, std::shared_ptr<Space>> spaces_ ABSL_GUARDED_BY(mu_);
+  // By name, too: made, and not added yet.
+  std::map<std::string, std::shared_ptr<Space>> beginning_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, std::shared_ptr<Device>> devices_ ABSL_GUARDED_BY(mu_);
   // (device, ASID) → space.
   std::map<std::pair<std::string, Asid>, std::string> claims_ ABSL_GUARDED_BY(mu_);

@@ -130,8 +130,9 @@ void SpaceImport::Create() {
       context_.registry.CreateSpace(std::move(options), std::move(identity), attach_to);
   if (!made.ok()) return Fail(made.status());
   space_ = *std::move(made);
+  context_.registry.AddSpace(space_);
   PointGroups(context_.registry, header_.space(), attach_to,
-              [self = shared_from_this()](const absl::Status& pointed) {
+              [self = shared_from_this()](const absl::Status& pointed, const auto& /*undo*/) {
                 absl::Status status = pointed;
                 if (status.ok()) status = self->RegisterMemories();
                 if (!status.ok()) return self->Fail(status);
@@ -254,13 +255,9 @@ void SpaceImport::Succeed() {
 void SpaceImport::Fail(const absl::Status& status) {
   if (space_ == nullptr) return Finish(status);
   space_->Submit(std::make_unique<DeleteChange>(
-      /*force=*/true, [self = shared_from_this(), status](const absl::Status&) {
-        // Also when a device could not be emptied.
+      DeleteChange::Mode::kAbandon, [self = shared_from_this(), status](const absl::Status&) {
         self->context_.registry.RemoveSpace(*self->space_);
-        store::WriteBatch batch;
-        batch.DeleteSpace(self->space_->number());
-        self->context_.state.Commit(std::move(batch),
-                                    [self, status](const absl::Status&) { self->Finish(status); });
+        self->Finish(status);
       }));
 }
 

@@ -7,20 +7,12 @@ namespace iovad {
 void RemoveSpace(Registry& registry, const std::shared_ptr<Space>& space, SpaceRemoval removal,
                  std::function<void(const absl::Status&)> done) {
   auto change = std::make_unique<DeleteChange>(
-      removal.force,
-      [&registry, space, more = std::move(removal.more),
-       done = std::move(done)](const absl::Status& ended) {
-        if (!ended.ok()) return done(ended);
-        registry.RemoveSpace(*space);
-        store::WriteBatch batch;
-        batch.UseReserve();
-        batch.DeleteSpace(space->number());
-        if (more) more(batch);
-        // With the space, whose memory is kept as long as its records are.
-        registry.state().Commit(std::move(batch),
-                                [space, done](const absl::Status& stored) { done(stored); });
+      removal.force ? DeleteChange::Mode::kForce : DeleteChange::Mode::kIfEmpty,
+      [&registry, space, done = std::move(done)](const absl::Status& ended) {
+        if (ended.ok()) registry.RemoveSpace(*space);
+        done(ended);
       },
-      std::move(removal.check));
+      std::move(removal.more), std::move(removal.check));
   change->expected_revision = removal.expected_revision;
   space->Submit(std::move(change));
 }

@@ -25,8 +25,7 @@ struct SpaceRemoval {
 };
 
 // Removes a space in its turn, then calls `done`, on any thread. Errors as DeleteChange,
-// those of `check`, and those of the store: then the space has gone, and comes back when
-// the server is started anew.
+// and those of `check`: the space goes on.
 void RemoveSpace(Registry& registry, const std::shared_ptr<Space>& space, SpaceRemoval removal,
                  std::function<void(const absl::Status&)> done);
 

@@ -9,7 +9,8 @@ from daemon import scaled, wait_until
 from device_table import device_log, replay
 from harness import HVA, MIB, PAGE, refused
 from owner_process import OWNER_PROCESS, PERMANENT, OwnerProcess
-from restarting import folder, server  # noqa: F401 pylint: disable=unused-import
+from restarting import (TRIES_WITH_RESERVE, folder, full_disk,  # noqa: F401 pylint: disable=unused-import
+                        server)
 from test_owner_process import LONG, SHORT, gone, is_there, moment, removed
 from watching import seconds
 
@@ -183,8 +184,7 @@ def test_killed_while_it_is_removed(server, owner, fault, whole):
 
 def test_a_full_disk_leaves_the_owner_as_it_was(server, owner, other):
     make(server, owner, grace=0)
-    client = server.restart(environment={"IOVAD_FAULT": ",".join(
-        f"store.before_commit:error:28:{passing}" for passing in (1, 2))})
+    client = server.restart(environment=full_disk())
     before = client.space("vm")
     refused("STORE_FULL", client.TransferSpace, space="vm", owner_handle=other.handle())
     assert client.space("vm") == before
@@ -193,6 +193,21 @@ def test_a_full_disk_leaves_the_owner_as_it_was(server, owner, other):
     client.map("vm", HVA, PAGE, gpa=4 * MIB)
     owner.kill()
     removed(client, "vm")
+
+
+def test_a_removal_that_is_not_stored_is_tried_again(server, owner, other):
+    client = server.client
+    client.OpenDevice(device="sim", simulated={})
+    make(server, owner, grace=0, attachments=[dict(device="sim")])
+    # The first is that the owner has ended.
+    client = server.restart(environment=full_disk(2, TRIES_WITH_RESERVE))
+    before = replay(device_log(client, "sim"))[0]
+    owner.kill()
+    wait_until(lambda: server.daemon.log().count("cannot be removed") == 1, "a removal fails")
+    # It goes on, with its device.
+    assert replay(device_log(client, "sim"))[0] == before
+    removed(client, "vm")
+    assert not server.restart().ListSpaces().spaces
 
 
 def test_an_end_in_order_does_not_wait_for_a_grace_time(server, owner):

@@ -22,6 +22,8 @@ REQUESTS = {
     "DetachDevice": (dict(space="vm", device="sim"), True),
     "RegisterMemory": (dict(space="vm", hva=HVA + 64 * MIB, size=MIB), False),
     "UnregisterMemory": (dict(space="vm", memory_id=1), True),
+    "CreateSpace": (dict(space="new", attachments=[dict(device="sim", asid=1, groups=[1])]), False),
+    "DeleteSpace": (dict(space="vm", force=True), True),
 }
 
 

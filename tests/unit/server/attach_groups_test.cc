@@ -162,14 +162,22 @@ TEST_F(AttachGroupsTest, ANewSpacePointsAllOrNone) {
       {.device = "net0", .asid = Asid(1), .groups = {2}},
       {.device = "net1", .asid = Asid(3), .groups = {0, 1}}};
   absl::Status result;
-  const auto done = [&](const absl::Status& status) { result = status; };
+  std::function<void()> undo;
+  const auto done = [&](const absl::Status& status, const std::function<void()>& back) {
+    result = status;
+    undo = back;
+  };
+  device_->at[2] = Asid(0);
+  other_->at[0] = other_->at[1] = Asid(2);
   PointGroups(registry_, "vm1", to, done);
   EXPECT_TRUE(result.ok());
   EXPECT_EQ(device_->at[2], Asid(1));
   EXPECT_EQ(other_->at[1], Asid(3));
+  undo();
+  EXPECT_EQ(device_->at[2], Asid(0));
+  EXPECT_EQ(other_->at[0], Asid(2));
+  EXPECT_EQ(other_->at[1], Asid(2));
 
-  device_->at[2] = Asid(0);
-  other_->at[0] = other_->at[1] = Asid(2);
   device_->refuses_groups = true;
   PointGroups(registry_, "vm1", to, done);
   EXPECT_EQ(ReasonOf(result), Reason::kDeviceError);

@@ -73,6 +73,7 @@ class OwnerWatchTest : public testing::Test {
                                 .ownership = {.lifetime = lifetime, .grace = grace, .owner = owner},
                                 .create_time = absl::Now()},
                                {});
+    registry_.AddSpace(space);
     owners_.Watch(space);
     return space;
   }
