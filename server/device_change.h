@@ -6,7 +6,8 @@
 // Thread safety. A value whose copies are the same call.
 //
 // Invariants.
-//  1. `End` or `Answer` is called once, unless it is `over` from the beginning.
+//  1. One of `End`, `Answer` and `Store` is called, once, unless it is `over` from the
+//     beginning.
 //
 // Example:
 //   const DeviceChange change(context_, rpc, Role::kAdmin, "ResetDevice", *request, *response);
@@ -16,8 +17,11 @@
 #ifndef IOVAD_SERVER_DEVICE_CHANGE_H_
 #define IOVAD_SERVER_DEVICE_CHANGE_H_
 
+#include <spdlog/spdlog.h>
+
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -49,30 +53,47 @@ class DeviceChange {
   bool over() const { return over_; }
   grpc::ServerUnaryReactor* reactor() const { return call_.reactor(); }
 
-  // A success is answered once it is kept, with what `more` adds.
-  void End(const absl::Status& status,
-           const std::function<void(store::WriteBatch&)>& more = nullptr) const {
-    const auto end = [call = call_, repeats = repeats_,
-                      response = response_](const absl::Status& kept) {
-      repeats->End(kept, *response);
-      call.Finish(kept);
-    };
-    if (!status.ok() || !state_->persistent()) return end(status);
+  // What it came to. Of a success only the answer is stored: what was done with a device
+  // cannot be undone, and could not be told another time, so it is told in any case.
+  void End(const absl::Status& status) const {
+    if (!status.ok() || !state_->persistent()) return Finish(status);
     store::WriteBatch batch;
     batch.UseReserve();
-    if (more) more(batch);
     repeats_->Keep(store::kServer, *response_, batch);
-    state_->Commit(std::move(batch), end);
+    state_->Commit(std::move(batch), [copy = *this](const absl::Status& kept) {
+      if (!kept.ok()) {
+        spdlog::warn("an answer is not kept, and a repeat after a restart would be done anew: {}",
+                     std::string(kept.message()));
+      }
+      copy.Finish(absl::OkStatus());
+    });
   }
   // The same in the handler itself.
-  grpc::ServerUnaryReactor* Answer(
-      const absl::Status& status,
-      const std::function<void(store::WriteBatch&)>& more = nullptr) const {
-    End(status, more);
+  grpc::ServerUnaryReactor* Answer(const absl::Status& status) const {
+    End(status);
     return reactor();
   }
 
+  // Stores what `add` adds, with the answer. `then(stored, answer)` makes it so, or sees
+  // to it that nothing has changed, and calls `answer()`, perhaps later.
+  void Store(
+      const std::function<void(store::WriteBatch&)>& add,
+      std::function<void(const absl::Status& stored, std::function<void()> answer)> then) const {
+    store::WriteBatch batch;
+    add(batch);
+    repeats_->Keep(store::kServer, *response_, batch);
+    state_->Commit(std::move(batch),
+                   [copy = *this, then = std::move(then)](const absl::Status& stored) {
+                     then(stored, [copy, stored] { copy.Finish(stored); });
+                   });
+  }
+
  private:
+  void Finish(const absl::Status& status) const {
+    repeats_->End(status, *response_);
+    call_.Finish(status);
+  }
+
   Call call_;
   google::protobuf::MessageLite* response_;
   State* state_;

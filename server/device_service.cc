@@ -19,6 +19,16 @@
 #include "server/vhost_device.h"
 
 namespace iovad {
+namespace {
+
+// Calls `closed` when it can be opened again.
+void CloseThen(const std::shared_ptr<Device>& device, const std::function<void()>& closed) {
+  const auto direct = std::dynamic_pointer_cast<VhostDevice>(device);
+  if (direct == nullptr) return closed();
+  direct->Close(closed);
+}
+
+}  // namespace
 
 void DeviceService::Describe(Device& device, v1::Device& out) const {
   const DeviceProperties& p = device.properties();
@@ -77,14 +87,12 @@ grpc::ServerUnaryReactor* DeviceService::OpenDevice(grpc::CallbackServerContext*
                                                     v1::OpenDeviceResponse* response) {
   const DeviceChange change(context_, rpc, Role::kAdmin, "OpenDevice", *request, *response);
   if (change.over()) return change.reactor();
-  if (absl::Status s = context_.registry.CheckNewDevice(request->device()); !s.ok()) {
-    return change.Answer(s);
-  }
-  const auto opened = [this, response](const absl::StatusOr<std::shared_ptr<Device>>& device) {
-    absl::Status status = device.status();
-    if (status.ok()) status = context_.registry.AddDevice(*device);
-    if (status.ok()) Describe(**device, *response->mutable_device());
-    return status;
+  Registry& registry = context_.registry;
+  const std::string& name = request->device();
+  if (absl::Status s = registry.HoldDeviceName(name); !s.ok()) return change.Answer(s);
+  const auto refuse = [change, &registry, name](const absl::Status& why) {
+    registry.FreeDeviceName(name);
+    return change.Answer(why);
   };
   // What opens it again. Where it came as a descriptor, only that one does.
   const auto keep = [this, request](store::WriteBatch& batch) {
@@ -94,19 +102,35 @@ grpc::ServerUnaryReactor* DeviceService::OpenDevice(grpc::CallbackServerContext*
     if (again.has_fd_handle()) again.set_fd_handle("");
     batch.PutDevice(context_.state.DeviceNumber(request->device()), again.SerializeAsString());
   };
+  const auto opened = [this, change, response, keep](const std::shared_ptr<Device>& device) {
+    Describe(*device, *response->mutable_device());
+    change.Store(keep,
+                 [this, device](const absl::Status& stored, const std::function<void()>& answer) {
+                   if (stored.ok()) {
+                     // Its name is held, and was checked then.
+                     (void)context_.registry.AddDevice(device);
+                     return answer();
+                   }
+                   CloseThen(device, [this, name = device->name(), answer] {
+                     context_.state.DropDeviceNumber(name);
+                     context_.registry.FreeDeviceName(name);
+                     answer();
+                   });
+                 });
+  };
   if (request->has_simulated()) {
-    return change.Answer(opened(MakeSimulated(request->device(), request->simulated())), keep);
+    const auto device = MakeSimulated(name, request->simulated());
+    if (!device.ok()) return refuse(device.status());
+    opened(*device);
+    return change.reactor();
   }
   absl::StatusOr<DirectSource> source = FindDirectSource(*request, context_.handles);
-  if (!source.ok()) return change.Answer(source.status());
+  if (!source.ok()) return refuse(source.status());
   VhostDevice::Open(std::move(source->open), /*reopen=*/nullptr, context_.state.fds(),
-                    [this, change, opened, keep, number = source->device_number](
+                    [&registry, opened, refuse, number = source->device_number](
                         absl::StatusOr<std::shared_ptr<VhostDevice>> device) {
-                      if (device.ok()) {
-                        change.End(opened(*std::move(device)), keep);
-                      } else {
-                        change.End(NameHolder(device.status(), number, context_.registry));
-                      }
+                      if (device.ok()) return opened(*std::move(device));
+                      refuse(NameHolder(device.status(), number, registry));
                     });
   return change.reactor();
 }
@@ -142,16 +166,26 @@ grpc::ServerUnaryReactor* DeviceService::CloseDevice(grpc::CallbackServerContext
   const DeviceChange change(context_, rpc, Role::kAdmin, "CloseDevice", *request, *response);
   if (change.over()) return change.reactor();
   const absl::StatusOr<std::shared_ptr<Device>> device =
-      context_.registry.RemoveDevice(request->device());
+      context_.registry.HoldDevice(request->device());
   if (!device.ok()) return change.Answer(device.status());
-  const auto forget =
-      [number = context_.state.DropDeviceNumber(request->device())](store::WriteBatch& batch) {
-        if (number != 0) batch.DeleteDevice(number);
-      };
-  const auto direct = std::dynamic_pointer_cast<VhostDevice>(*device);
-  if (direct == nullptr) return change.Answer(absl::OkStatus(), forget);
-  // Answered when it can be opened again.
-  direct->Close([change, forget] { change.End(absl::OkStatus(), forget); });
+  const auto forget = [this, request](store::WriteBatch& batch) {
+    batch.UseReserve();
+    const uint64_t number = context_.state.FindDeviceNumber(request->device());
+    if (number != 0) batch.DeleteDevice(number);
+  };
+  change.Store(forget, [this, device = *device](const absl::Status& stored,
+                                                const std::function<void()>& answer) {
+    if (!stored.ok()) {
+      (void)context_.registry.AddDevice(device);
+      return answer();
+    }
+    // Answered when it can be opened again.
+    CloseThen(device, [this, name = device->name(), answer] {
+      context_.state.DropDeviceNumber(name);
+      context_.registry.FreeDeviceName(name);
+      answer();
+    });
+  });
   return change.reactor();
 }
 

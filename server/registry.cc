@@ -260,29 +260,42 @@ void Registry::CountsChanged() {
   });
 }
 
-absl::Status Registry::CheckNewDevice(const std::string& name) const {
+absl::Status Registry::CheckFreeDevice(const std::string& name) const {
   if (absl::Status s = CheckName("device", name); !s.ok()) return s;
-  const MutexLock lock(mu_);
-  if (!devices_.contains(name)) return absl::OkStatus();
+  if (!devices_.contains(name) && !held_devices_.contains(name)) return absl::OkStatus();
   return MakeError({.reason = Reason::kNameTaken, .device = name},
                    absl::StrCat("there is a device '", name, "' already"));
+}
+
+absl::Status Registry::HoldDeviceName(const std::string& name) {
+  const MutexLock lock(mu_);
+  if (absl::Status s = CheckFreeDevice(name); !s.ok()) return s;
+  held_devices_.insert(name);
+  return absl::OkStatus();
+}
+
+void Registry::FreeDeviceName(const std::string& name) {
+  const MutexLock lock(mu_);
+  held_devices_.erase(name);
 }
 
 absl::Status Registry::AddDevice(std::shared_ptr<Device> device) {
-  if (absl::Status s = CheckNewDevice(device->name()); !s.ok()) return s;
-  const MutexLock lock(mu_);
   const std::string name = device->name();
-  if (devices_.emplace(name, std::move(device)).second) {
-    CountsChanged();
-    return absl::OkStatus();
-  }
-  return MakeError({.reason = Reason::kNameTaken, .device = name},
-                   absl::StrCat("there is a device '", name, "' already"));
+  const MutexLock lock(mu_);
+  held_devices_.erase(name);
+  if (absl::Status s = CheckFreeDevice(name); !s.ok()) return s;
+  devices_.emplace(name, std::move(device));
+  CountsChanged();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<Device>> Registry::FindDevice(const std::string& name) const {
-  if (absl::Status s = CheckName("device", name); !s.ok()) return s;
   const MutexLock lock(mu_);
+  return FindDeviceLocked(name);
+}
+
+absl::StatusOr<std::shared_ptr<Device>> Registry::FindDeviceLocked(const std::string& name) const {
+  if (absl::Status s = CheckName("device", name); !s.ok()) return s;
   const auto it = devices_.find(name);
   if (it != devices_.end()) return it->second;
   return MakeError({.reason = Reason::kDeviceNotFound, .device = name},
@@ -297,24 +310,20 @@ std::vector<std::shared_ptr<Device>> Registry::Devices(const std::string& after,
   return After(devices_, after, most);
 }
 
-absl::StatusOr<std::shared_ptr<Device>> Registry::RemoveDevice(const std::string& name) {
-  absl::Status found = FindDevice(name).status();
-  if (!found.ok()) return found;
+absl::StatusOr<std::shared_ptr<Device>> Registry::HoldDevice(const std::string& name) {
   const MutexLock lock(mu_);
+  absl::StatusOr<std::shared_ptr<Device>> found = FindDeviceLocked(name);
+  if (!found.ok()) return found;
   const auto claim = claims_.lower_bound({name, Asid(0)});
   if (claim != claims_.end() && claim->first.first == name) {
     return MakeError({.reason = Reason::kInUse, .device = name},
                      absl::StrCat("device '", name, "' is attached to space '", claim->second,
                                   "' (ASID ", claim->first.second.value(), "); detach it first"));
   }
-  // Gone already when somebody else was faster.
-  std::shared_ptr<Device> removed;
-  const auto it = devices_.find(name);
-  if (it == devices_.end()) return removed;
-  removed = std::move(it->second);
-  devices_.erase(it);
+  devices_.erase(name);
+  held_devices_.insert(name);
   CountsChanged();
-  return removed;
+  return found;
 }
 
 absl::StatusOr<PushTarget> Registry::Claim(const Space& space, const AttachTo& attach_to) {
@@ -373,6 +382,7 @@ absl::StatusOr<Registry::Joined> Registry::Join(const Space& space,
   const std::string& name = device->name();
   if (absl::Status s = CheckName("device", name); !s.ok()) return s;
   const MutexLock lock(mu_);
+  if (held_devices_.contains(name)) return CheckFreeDevice(name);
   const auto [it, is_new_device] = devices_.try_emplace(name, device);
   const std::shared_ptr<Device> there = it->second;
   if (there->properties().backend != device->properties().backend) {

@@ -18,6 +18,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -86,17 +87,20 @@ class Registry {
 
   // ---- Devices
 
-  // INVALID_NAME, NAME_TAKEN.
-  absl::Status CheckNewDevice(const std::string& name) const ABSL_LOCKS_EXCLUDED(mu_);
+  // Holds a name for a device that is being opened: nobody else gets it, and nobody finds
+  // a device of it, until that is added or the name is freed. INVALID_NAME, NAME_TAKEN.
+  absl::Status HoldDeviceName(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
+  void FreeDeviceName(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
+  // Adds a device, to the name that is held for it or another one. Errors as above.
   absl::Status AddDevice(std::shared_ptr<Device> device) ABSL_LOCKS_EXCLUDED(mu_);
   // INVALID_NAME, DEVICE_NOT_FOUND.
   absl::StatusOr<std::shared_ptr<Device>> FindDevice(const std::string& name) const
       ABSL_LOCKS_EXCLUDED(mu_);
   std::vector<std::shared_ptr<Device>> Devices(const std::string& after, size_t most) const
       ABSL_LOCKS_EXCLUDED(mu_);
-  // Returns what is nobody's but the caller's now. DEVICE_NOT_FOUND; IN_USE while it is
-  // attached.
-  absl::StatusOr<std::shared_ptr<Device>> RemoveDevice(const std::string& name)
+  // Takes a device out and holds its name. Returns what is nobody's but the caller's now.
+  // DEVICE_NOT_FOUND; IN_USE while it is attached.
+  absl::StatusOr<std::shared_ptr<Device>> HoldDevice(const std::string& name)
       ABSL_LOCKS_EXCLUDED(mu_);
 
   // Sets an address space of a device aside for a space, before it is attached.
@@ -124,6 +128,9 @@ class Registry {
  private:
   std::shared_ptr<Space> MakeSpace(SpaceOptions options, Space::Identity identity);
   absl::Status CheckFree(const std::string& space) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckFreeDevice(const std::string& name) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<std::shared_ptr<Device>> FindDeviceLocked(const std::string& name) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<PushTarget> ClaimLocked(const std::string& space, const AttachTo& attach_to)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Forgets a device that came with its owner, if nobody claims it any more.
@@ -144,6 +151,7 @@ class Registry {
   // By name, too: made, and not added yet.
   std::map<std::string, std::shared_ptr<Space>> beginning_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, std::shared_ptr<Device>> devices_ ABSL_GUARDED_BY(mu_);
+  std::set<std::string> held_devices_ ABSL_GUARDED_BY(mu_);
   // (device, ASID) → space.
   std::map<std::pair<std::string, Asid>, std::string> claims_ ABSL_GUARDED_BY(mu_);
   RequestLog request_log_;

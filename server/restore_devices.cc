@@ -101,7 +101,8 @@ absl::Status RestoreDevices(ServerContext& context, store::Snapshot& kept,
                   std::string(opened.message()));
     // Nothing ever brings that one back.
     if (request.has_fd_handle()) {
-      forgotten.DeleteDevice(context.state.DropDeviceNumber(request.device()));
+      forgotten.DeleteDevice(context.state.FindDeviceNumber(request.device()));
+      context.state.DropDeviceNumber(request.device());
     }
   }
   return absl::OkStatus();

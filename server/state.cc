@@ -120,13 +120,15 @@ void State::TakeDeviceNumber(const std::string& name, uint64_t number) {
   next_device_ = std::max(next_device_, number + 1);
 }
 
-uint64_t State::DropDeviceNumber(const std::string& name) {
+uint64_t State::FindDeviceNumber(const std::string& name) {
   const MutexLock lock(mu_);
   const auto it = devices_.find(name);
-  if (it == devices_.end()) return 0;
-  const uint64_t number = it->second;
-  devices_.erase(it);
-  return number;
+  return it == devices_.end() ? 0 : it->second;
+}
+
+void State::DropDeviceNumber(const std::string& name) {
+  const MutexLock lock(mu_);
+  devices_.erase(name);
 }
 
 }  // namespace iovad

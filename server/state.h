@@ -60,8 +60,9 @@ class State {
   // The number of a device by its name, the same every time.
   uint64_t DeviceNumber(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
   void TakeDeviceNumber(const std::string& name, uint64_t number) ABSL_LOCKS_EXCLUDED(mu_);
-  // Forgets it. 0 when there was none.
-  uint64_t DropDeviceNumber(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
+  // 0 when it has none.
+  uint64_t FindDeviceNumber(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
+  void DropDeviceNumber(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   const std::unique_ptr<store::StateStore> store_;

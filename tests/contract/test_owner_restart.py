@@ -195,7 +195,7 @@ def test_a_full_disk_leaves_the_owner_as_it_was(server, owner, other):
     removed(client, "vm")
 
 
-def test_a_removal_that_is_not_stored_is_tried_again(server, owner, other):
+def test_a_removal_that_is_not_stored_is_tried_again(server, owner):
     client = server.client
     client.OpenDevice(device="sim", simulated={})
     make(server, owner, grace=0, attachments=[dict(device="sim")])
