@@ -69,6 +69,10 @@ struct Limits {
   std::chrono::seconds request_id_ttl{600};
   uint64_t max_request_ids = 100'000;
   uint64_t request_id_bytes = 64 * 1024 * 1024;
+  // Of changes that are in a journal and not in the store's tree yet: with more they are
+  // brought there. With more, each page is written for more of them; with less, a start
+  // has less to catch up with.
+  uint64_t journal_bytes = 4 * 1024 * 1024;
   // Connections to the fd socket, and handles that nobody has used yet: together,
   // and those of one user. How long a handle can be used.
   uint64_t max_fd_connections = 512;

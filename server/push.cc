@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 
 namespace iovad {
 namespace {
@@ -55,6 +56,7 @@ struct Flight : std::enable_shared_from_this<Flight> {
     if (targets.empty()) return Settle();
     const auto self = shared_from_this();
     for (size_t i = 0; i < targets.size(); ++i) {
+      if (i > 0) FaultPoint("space.half_pushed");
       Device::Push to_device{.asid = targets[i].asid,
                              .space = push.space,
                              .batch = push.batch,

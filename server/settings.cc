@@ -361,6 +361,8 @@ std::vector<Setting> LimitSettings() {
              "request ids kept for one space"),
       Number("request-id-bytes", &Limits::request_id_bytes, 64 * 1024, 16 * kGiB,
              "bytes of answers to request ids kept for one space"),
+      Number("journal-bytes", &Limits::journal_bytes, 4096, 32 * kMiB,
+             "bytes of changes that are gathered before the store's tree is written"),
       Number("max-fd-connections", &Limits::max_fd_connections, 1, 65'536,
              "connections to the fd socket"),
       Number("max-fd-connections-per-user", &Limits::max_fd_connections_per_user, 1, 65'536,

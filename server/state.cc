@@ -69,7 +69,9 @@ absl::StatusOr<std::unique_ptr<State>> State::Open(const Config& config) {
   absl::StatusOr<std::string> boot_id = store::ReadBootId();
   if (!boot_id.ok()) return boot_id.status();
   absl::StatusOr<std::unique_ptr<store::StateStore>> opened =
-      store::StateStore::Open({.directory = config.state_dir, .boot_id = *std::move(boot_id)});
+      store::StateStore::Open({.directory = config.state_dir,
+                               .boot_id = *std::move(boot_id),
+                               .fold_bytes = config.limits.journal_bytes});
   if (!opened.ok()) return opened.status();
   const store::StateStore::Report& report = (*opened)->report();
   switch (report.found) {

@@ -1,9 +1,8 @@
-"""A client of one space that is cut off at any moment, and knows what must be there.
+"""A client that is cut off at any moment, and knows what must be there.
 
-Each driver has a space to itself and sends one request at a time, each with an id of
-its own. What was acknowledged is in its model. The one request that may be under way
-when the server dies is repeated afterwards: what the space held before the repeat must
-be the model without it or with all of it, and the repeat must agree with that.
+Each driver has its share of a space (state.py), alone or beside others, and sends one
+request at a time, each with an id of its own. What was acknowledged is in its holdings.
+The one request that may be under way when the server dies is repeated afterwards.
 """
 
 import random
@@ -12,40 +11,37 @@ import threading
 import grpc
 
 from harness import Refusal, spec
+from state import (GPA_SHARE, HVA, HVA_SHARE, MEMORY, PAGE, QUEUE_SHARE, QUEUES, Disagreement,
+                   copy_of, memory_key, nothing)
 
-PAGE = 4096
-HVA = 0x7f0000000000
-QUEUES = 0x7e0000000000
 SLOTS = 64
 # More mappings than this are not kept.
-MANY = 200
+MANY = 100
+MOST_QUEUES = 3
+MOST_MEMORIES = 3
+MEMORY_SIZE = 64 * PAGE
 
-
-class Disagreement(AssertionError):
-    """What the server has is not what was acknowledged."""
-
-
-def _key(mapping):
-    return mapping.SerializeToString(deterministic=True)
+# Their answers are the server's to remember, not the space's.
+SERVER_WIDE = ("CreateSpace", "DeleteSpace")
+# How a call ends whose server has gone.
+GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
 
 
 class Driver:
-    """One space, its model and the thread that changes it."""
+    """One share, and the thread that changes it."""
 
-    def __init__(self, name, seed, devices=(), relay=None):
-        self.name = name
+    def __init__(self, space, number, seed, devices=(), makes_queues_of_its_own=True):
+        self.space = space
+        self.number = number
+        self.name = f"{space.name}/{number}"
         self.random = random.Random(seed)
+        # Those that it attaches and detaches.
         self.devices = devices
-        self.relay = relay  # a Relay that owns a device on the space
-        self.relay_began = False
-        self.created = False
-        self.mappings = {}  # id → Mapping
-        self.svqs = {}
-        self.revision = 0
+        self.makes_queues_of_its_own = makes_queues_of_its_own
+        self.holdings = nothing()
         self.pending = None
         self.answered = []  # (rpc, fields, answer) of the last requests
-        self.acknowledged = 0
-        self.repeated = 0
+        self.acknowledged = self.refused = 0
         self._sequence = 0
         self._thread = None
         self._stop = threading.Event()
@@ -69,100 +65,162 @@ class Driver:
 
     def _run(self, client):
         try:
+            if not self.space.connect(client):
+                return
             while not self._stop.is_set():
-                if self.created and self.relay is not None and not self.relay_began:
-                    if not self.attach(client):
-                        return
                 rpc, fields = self._next_request()
                 self._sequence += 1
-                self.pending = (rpc, dict(fields, space=self.name,
-                                          request_id=f"{self.name}-{self._sequence}"))
-                if not self._send(client):
+                self.pending = (rpc, dict(fields, request_id=f"{self.name}-{self._sequence}"))
+                if not self.send(client):
                     return
         except Exception as error:  # pylint: disable=broad-except
             self._error = error
 
-    def attach(self, client):
-        """The relay comes (back). False when the server is gone."""
-        if not self.relay.attach(client):
-            return False
-        if not self.relay_began:
-            # Which took a revision, and nothing else did.
-            try:
-                self.revision = client.space(self.name).revision
-            except grpc.RpcError:
-                return False
-            self.relay_began = True
-        return True
-
-    def _send(self, client):
-        """False when the server is gone, and the request with it."""
+    def send(self, client):
+        """Sends what is pending, again perhaps. False when the server is gone, and the request
+        with it. Its revision, if it took one, is the space's to note."""
         rpc, fields = self.pending
         try:
             answer = getattr(client, rpc)(timeout=20, **fields)
         except grpc.RpcError as error:
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED,
-                                grpc.StatusCode.UNKNOWN):
+            if error.code() in GONE:
                 return False
-            refusal = Refusal.from_rpc(error)
-            raise Disagreement(f"{self.name}: {rpc} {fields} was refused: {refusal}") from error
-        self._apply(rpc, fields, answer)
-        self.answered = self.answered[-20:] + [(rpc, fields, answer)]
+            self.pending = None
+            self.refused += 1
+            return self.space.refused(client, rpc, Refusal.from_rpc(error))
         self.pending = None
         self.acknowledged += 1
+        self.answered = self.answered[-20:] + [(rpc, fields, answer)]
+        self._apply(rpc, fields, answer)
         return True
 
+    def ask_again(self, client, space_is_there):
+        """Requests that were answered before the server died are answered as they were."""
+        known = [a for a in self.answered if space_is_there or a[0] in SERVER_WIDE]
+        for rpc, fields, answer in self.random.sample(known, min(3, len(known))):
+            if getattr(client, rpc)(**fields) != answer:
+                raise Disagreement(f"{self.name}: another answer to {fields['request_id']}")
+
+    def begin_anew(self):
+        """The space is another one now, or none."""
+        self.holdings = nothing()
+        # Of what is remembered, the space's own went with it.
+        self.answered = [a for a in self.answered if a[0] in SERVER_WIDE]
+
+    # ---- What it asks for
+
     def _next_request(self):
-        if not self.created:
-            attachments = [dict(device=d, asid=0) for d in self.devices]
-            return "CreateSpace", dict(attachments=attachments)
+        if not self.space.exists:
+            return "CreateSpace", dict(space=self.space.name,
+                                       attachments=[dict(device=d) for d in self.space.devices])
+        rpc, fields = self._next_change()
+        return rpc, dict(fields, space=self.space.name)
+
+    def _next_change(self):
         r = self.random
+        guests = self._guests()
+        if len(self.holdings.mappings) > MANY:
+            return "Update", dict(ops=[dict(unmap=dict(at_gpa=m.gpa))
+                                       for m in r.sample(guests, MANY // 2)])
         choice = r.random()
-        if len(self.mappings) > MANY:
-            victims = r.sample(self._guests(), MANY // 2)
-            return "Update", dict(ops=[dict(unmap=dict(at_gpa=m.gpa)) for m in victims])
-        if choice < 0.35:
+        if choice < 0.3 or not guests:
             return "Map", dict(mapping=self._new_mapping(self._free_gpas(1)[0]))
-        if choice < 0.55 and self._guests():
-            victim = r.choice(self._guests())
-            return "Unmap", dict(target=dict(at_gpa=victim.gpa))
-        if choice < 0.85:
+        if choice < 0.48:
+            return "Unmap", dict(target=dict(at_gpa=r.choice(guests).gpa))
+        if choice < 0.75:
             ops = [dict(unmap=dict(at_gpa=m.gpa))
-                   for m in r.sample(self._guests(), min(len(self._guests()), r.randrange(6)))]
+                   for m in r.sample(guests, min(len(guests), r.randrange(6)))]
             ops += [dict(map=self._new_mapping(g)) for g in self._free_gpas(r.randrange(1, 8))]
             return "Update", dict(ops=ops)
-        if len(self.svqs) < 3:
-            queue = dict(queue_index=len(self.svqs), queue_size=64, format="RING_FORMAT_SPLIT")
-            if self.relay is not None:
-                # Its device reaches the client's memory only.
-                queue["driver_hva"] = QUEUES + self._sequence * 16 * PAGE
-                queue["device_hva"] = queue["driver_hva"] + 8 * PAGE
-            return "AllocSVQ", dict(queues=[queue])
-        return "FreeSVQ", dict(svq_ids=[r.choice(sorted(self.svqs))])
+        if choice < 0.83:
+            return self._change_queues()
+        if choice < 0.89:
+            return self._change_memory()
+        if choice < 0.94:
+            return self._change_labels()
+        if choice < 0.99 and self.devices:
+            device = r.choice(self.devices)
+            attached = device in self.holdings.attachments
+            return "DetachDevice" if attached else "AttachDevice", dict(device=device)
+        if self.space.may_be_deleted:
+            return "DeleteSpace", dict(force=True)
+        return self._change_labels()
 
     def _guests(self):
-        return [m for m in self.mappings.values() if m.HasField("gpa")]
+        return [m for m in self.holdings.mappings.values() if m.HasField("gpa")]
 
     def _free_gpas(self, count):
         taken = {m.gpa for m in self._guests()}
-        free = [g for g in range(0, (SLOTS + count + len(taken)) * 16 * PAGE, 16 * PAGE)
-                if g not in taken]
-        return self.random.sample(free, count)
+        first = self.number * GPA_SHARE
+        slots = range(first, first + (SLOTS + count + len(taken)) * 16 * PAGE, 16 * PAGE)
+        return self.random.sample([g for g in slots if g not in taken], count)
 
     def _new_mapping(self, gpa):
         r = self.random
-        # Few HVAs: many aliases.
-        return spec(HVA + r.randrange(32) * PAGE, r.randrange(1, 17) * PAGE, gpa=gpa,
-                    label=r.choice(["", "ram", "rom"]))
+        pages = r.randrange(1, 17)
+        if r.random() < 0.2:  # where memory may be registered
+            hva = MEMORY + self.number * HVA_SHARE + r.randrange(MOST_MEMORIES) * MEMORY_SIZE
+        else:  # few HVAs, all drivers' together: many aliases
+            hva = HVA + r.randrange(32) * PAGE
+        return spec(hva, pages * PAGE, gpa=gpa, label=r.choice(["", "ram", "rom"]))
+
+    def _change_queues(self):
+        svqs = self.holdings.svqs
+        if len(svqs) == MOST_QUEUES or (svqs and self.random.random() < 0.4):
+            return "FreeSVQ", dict(svq_ids=[self.random.choice(sorted(svqs))])
+        taken = {s.queue_index for s in svqs.values()}
+        first = self.number * QUEUE_SHARE
+        queue = dict(queue_index=next(i for i in range(first, first + QUEUE_SHARE)
+                                      if i not in taken), queue_size=64)
+        if not self.makes_queues_of_its_own or self.random.random() < 0.5:
+            area = QUEUES + self.number * HVA_SHARE + self._sequence % 10_000 * 16 * PAGE
+            queue.update(driver_hva=area, device_hva=area + 8 * PAGE)
+        return "AllocSVQ", dict(queues=[queue])
+
+    def _change_memory(self):
+        base = MEMORY + self.number * HVA_SHARE
+        registered = {m[1]: m[0] for m in self.holdings.memories.values()}
+        hva = base + self.random.randrange(MOST_MEMORIES) * MEMORY_SIZE
+        if hva not in registered:
+            return "RegisterMemory", dict(hva=hva, size=MEMORY_SIZE, offset=hva - base,
+                                          path=self.space.ram, label="ram")
+        if any(m.hva < hva + MEMORY_SIZE and hva < m.hva + m.size
+               for m in self.holdings.mappings.values()):
+            return self._change_labels()  # IN_USE
+        return "UnregisterMemory", dict(memory_id=registered[hva])
+
+    def _change_labels(self):
+        key = f"{self.number}.{self.random.randrange(3)}"
+        if key in self.holdings.labels:
+            return "UpdateSpace", dict(remove_labels=[key])
+        return "UpdateSpace", dict(labels={key: str(self._sequence)})
+
+    # ---- What it got
 
     def _apply(self, rpc, fields, answer):
         if rpc == "CreateSpace":
-            self.created = True
-            self.revision = answer.space.revision
-            return
-        if answer.revision < self.revision:
-            raise Disagreement(f"{self.name}: revision {answer.revision} after {self.revision}")
-        self.revision = answer.revision
+            return self.space.created(answer.space)
+        if rpc == "DeleteSpace":
+            return self.space.deleted()
+        if rpc in ("AttachDevice", "DetachDevice"):
+            self.space.stepped(answer.space.revision)
+            if rpc == "AttachDevice":
+                self.holdings.attachments[fields["device"]] = ()
+            else:
+                del self.holdings.attachments[fields["device"]]
+        elif rpc == "UpdateSpace":
+            for key in fields.get("remove_labels", ()):
+                del self.holdings.labels[key]
+            self.holdings.labels.update(fields.get("labels", {}))
+        elif rpc == "RegisterMemory":
+            self.holdings.memories[answer.memory.memory_id] = memory_key(answer.memory)
+        elif rpc == "UnregisterMemory":
+            del self.holdings.memories[fields["memory_id"]]
+        else:
+            self.space.stepped(answer.revision)
+            self._apply_mappings(rpc, fields, answer)
+
+    def _apply_mappings(self, rpc, fields, answer):
         added, removed = [], []
         if rpc == "Map":
             added = [answer.mapping]
@@ -176,133 +234,19 @@ class Driver:
                     removed += result.unmapped.removed
         elif rpc == "AllocSVQ":
             for svq in answer.svqs:
-                self.svqs[svq.svq_id] = svq
+                self.holdings.svqs[svq.svq_id] = svq
                 added += svq.mappings
         elif rpc == "FreeSVQ":
             removed = answer.result.removed
             for svq_id in fields["svq_ids"]:
-                del self.svqs[svq_id]
+                del self.holdings.svqs[svq_id]
         for m in removed:
-            if _key(self.mappings.pop(m.mapping_id)) != _key(m):
+            if self.holdings.mappings.pop(m.mapping_id) != m:
                 raise Disagreement(f"{self.name}: removed {m}, which was another")
         for m in added:
-            if m.mapping_id in self.mappings:
-                raise Disagreement(f"{self.name}: mapping id {m.mapping_id} was given out twice")
-            self.mappings[m.mapping_id] = m
+            self.space.gave_out(m.mapping_id)
+            self.holdings.mappings[m.mapping_id] = m
 
-    # ---- Checking
-
-    def check(self, client):
-        """After a restart: everything acknowledged is there, and nothing by halves."""
-        found = self._found(client)
-        for rpc, fields, answer in self.random.sample(self.answered, min(3, len(self.answered))):
-            if getattr(client, rpc)(**fields) != answer:
-                raise Disagreement(f"{self.name}: another answer to {fields['request_id']}")
-        if self.pending is None:
-            self._compare(found, "what was acknowledged")
-            return
-        before = (self._state(), self.revision)
-        # As a client would: the same request again.
-        if not self._send(client):
-            raise Disagreement(f"{self.name}: the server went away again")
-        self.repeated += 1
-        after = self._state()
-        if found is not None and found[1] == self.revision:
-            expected = (after, self.revision)
-        else:
-            expected = before
-        if self.revision == 1 and found is None:
-            expected = None
-        if found != expected:
-            raise Disagreement(f"{self.name}: a request under way is there by halves:\n"
-                               f"found {found}\nbefore {before}\nafter {after}")
-        self._compare(self._found(client), "what was acknowledged by a repeat")
-
-    def _state(self):
-        return (sorted(_key(m) for m in self.mappings.values()),
-                sorted(_key(s) for s in self.svqs.values()))
-
-    def _found(self, client):
-        """((mappings, queues), revision), or None where there is no space."""
-        try:
-            mappings = client.mappings(self.name)
-        except grpc.RpcError as error:
-            if Refusal.from_rpc(error).reason == "SPACE_NOT_FOUND":
-                return None
-            raise
-        svqs = client.ListSVQs(space=self.name)
-        return ((sorted(_key(m) for m in mappings), sorted(_key(s) for s in svqs.svqs)),
-                svqs.revision)
-
-    def _compare(self, found, what):
-        if not self.created:
-            if found is not None:
-                raise Disagreement(f"{self.name}: a space that nobody asked for")
-            return
-        if found != (self._state(), self.revision):
-            raise Disagreement(f"{self.name}: not {what}: revision {found and found[1]} instead of "
-                               f"{self.revision}, {found and len(found[0][0])} mappings instead of "
-                               f"{len(self.mappings)}")
-
-
-class Follower:
-    """Watches a space through every crash, and keeps a table of its own by it."""
-
-    def __init__(self, name):
-        self.name = name
-        self.table = {}
-        self.revision = 0
-        self.resumed = 0
-        self._thread = None
-        self._error = None
-        self._call = None
-
-    def start(self, client):
-        """Goes on after the last revision that it has."""
-        start = 0 if self.revision == 0 else self.revision + 1
-        self.resumed += start != 0
-        self._error = None
-        self._call = client.Watch(space=self.name, start_revision=start, timeout=600)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self):
-        snapshot = self.revision == 0
-        partial = False
-        try:
-            for message in self._call:
-                if not snapshot and message.events and not partial:
-                    if message.revision != self.revision + 1:
-                        raise Disagreement(f"{self.name}: revision {message.revision} after "
-                                           f"{self.revision}")
-                for event in message.events:
-                    if event.HasField("mapped"):
-                        self.table[event.mapped.mapping_id] = event.mapped
-                    elif event.HasField("unmapped"):
-                        del self.table[event.unmapped.mapping_id]
-                partial = message.more
-                if snapshot:
-                    snapshot = not message.snapshot_end
-                if not snapshot and not partial:
-                    self.revision = max(self.revision, message.revision)
-        except grpc.RpcError:
-            # What came of a revision in parts is not there: the whole comes again.
-            if partial or snapshot:
-                self._error = Disagreement(f"{self.name}: cut off inside a revision")
-        except Exception as error:  # pylint: disable=broad-except
-            self._error = error
-
-    def join(self):
-        self._thread.join(60)
-        assert not self._thread.is_alive()
-        if self._error is not None:
-            raise self._error
-
-    def check(self, driver, wait_until):
-        """That it came to what the driver has."""
-        wait_until(lambda: self._error or self.revision >= driver.revision,
-                   f"the watcher of {self.name} is at revision {driver.revision}")
-        if self._error is not None:
-            raise self._error
-        if sorted(map(_key, self.table.values())) != driver._state()[0]:
-            raise Disagreement(f"{self.name}: the watcher's table is another")
+    def what_it_has(self):
+        """A copy of its holdings."""
+        return copy_of(self.holdings)

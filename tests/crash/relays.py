@@ -2,7 +2,8 @@
 
 Its device has a table by the kernel's rules (relay_peer.py). After each crash it comes
 back with that table and says where it stands; now and then it comes with nothing, as one
-would that was started anew. It never waits for long before it applies, or tells.
+would that was started anew. It never waits for long before it applies, or tells; what
+others did not have to take before it, it refuses now and then.
 """
 
 import random
@@ -20,8 +21,7 @@ class Relay:
 
     def __init__(self, space, device, seed):
         self.space, self.device = space, device
-        self.attached = False  # it has been once
-        self.resumed = self.replayed = 0
+        self.resumed = self.replayed = self.refused = 0
         self.random = random.Random(seed)
         self._revision = 0  # that it saw last
         self._peer = None
@@ -57,7 +57,6 @@ class Relay:
 
         if wait_until(is_live, f"the relay of {self.space} is LIVE") == "gone":
             return False
-        self.attached = True
         return True
 
     def _serve(self, peer):
@@ -69,11 +68,15 @@ class Relay:
                     raise AssertionError("a table that nobody knows is not reset")
                 self.replayed += batch.reset
                 self.resumed += first and not batch.reset
-                first = False
                 # Each revision once; a whole table may be that of the last one.
                 if batch.revision < self._revision + (not batch.reset):
                     raise AssertionError(f"revision {batch.revision} after {self._revision}")
                 self._pause()
+                if not first and not batch.reset and self.random.random() < 0.03:
+                    self.refused += 1
+                    peer.refuse(batch)
+                    continue
+                first = False
                 peer.take(batch)
                 self._revision = batch.revision
                 self._pause()

@@ -241,6 +241,7 @@ TEST(Config, FormattedConfigReadsBackEqual) {
                    .request_id_ttl = std::chrono::seconds(114),
                    .max_request_ids = 115,
                    .request_id_bytes = 70'002,
+                   .journal_bytes = 4096,
                    .max_fd_connections = 117,
                    .max_fd_connections_per_user = 118,
                    .max_fd_handles = 119,
