@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sys/statvfs.h>
 
 #include <algorithm>
 #include <utility>
@@ -20,23 +19,10 @@ namespace {
 constexpr uint64_t kMostBytes = uint64_t{64} << 20;
 constexpr std::chrono::seconds kRetry{1};
 
-// A disk with less is full.
-constexpr uint64_t kFullDisk = uint64_t{1} << 20;
-
 // A sixteenth of the map, at most 256 MiB, is kept for undoing and deleting, which
 // write anew the pages that they touch.
 uint64_t FullMark(uint64_t map_bytes) {
   return map_bytes - std::min(map_bytes / 16, uint64_t{256} << 20);
-}
-
-uint64_t FreeOnDisk(const std::string& path) {
-  struct statvfs disk = {};
-  return statvfs(path.c_str(), &disk) == 0 ? disk.f_bavail * disk.f_frsize : 0;
-}
-
-// A write that a full disk cut short is EIO in LMDB 0.9 (mdb_page_flush).
-absl::Status InputOutputError(const std::string& path) {
-  return LmdbError(FreeOnDisk(path) < kFullDisk ? ENOSPC : EIO, path);
 }
 
 PageUse PagesNow(const LmdbEnv& env) {
@@ -64,7 +50,7 @@ int Fill(MDB_txn* txn, absl::Span<const WriteBatch> batches, uint64_t next, Reco
 FoldAttempt FoldInto(const LmdbEnv& env, absl::Span<const WriteBatch> batches, uint64_t next) {
   FoldAttempt attempt;
   const auto failed = [&](int rc) {
-    attempt.status = rc == EIO ? InputOutputError(env.path()) : LmdbError(rc, env.path());
+    attempt.status = LmdbWriteError(rc, env.path());
     return std::move(attempt);
   };
   if (const int error = FaultPoint("store.fold")) return failed(error);
@@ -161,8 +147,7 @@ absl::Status Folder::CheckDisk(uint64_t bytes) {
   // What it may take to fold this and all that waits.
   const auto fits = [&] {
     const uint64_t needed = 2 * (figures().waiting_bytes + bytes);
-    return needed <= directory_.reserve() / 2 ||
-           needed + kFullDisk <= FreeOnDisk(directory_.path());
+    return needed <= directory_.reserve() / 2 || needed + kFullDisk <= directory_.FreeOnDisk();
   };
   if (fits()) return absl::OkStatus();
   if (absl::Status status = FoldAll(); !status.ok()) return status;

@@ -1,12 +1,15 @@
 #include "core/store/lmdb_env.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/statvfs.h>
 
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "core/absl_view.h"
 #include "core/error.h"
+#include "core/unique_fd.h"
 #include "core/vhost_names.h"
 
 namespace iovad::store {
@@ -30,11 +33,23 @@ int OpenMainDb(MDB_env* env) {
 
 // Read transactions at a time, in this process and in tools that look from outside.
 constexpr unsigned kMaxReaders = 1022;
+// What LMDB makes of that (mdb_env_setup_locks): a header, and a cache line for each.
+constexpr off_t kReadersBytes = off_t{kMaxReaders + 2} * 64;
+
+// LMDB maps the table of readers and writes there, and extends it without asking for
+// room: on a full disk that is a SIGBUS.
+absl::Status MakeRoomForReaders(const std::string& path) {
+  const std::string name = path + "-lock";
+  const UniqueFd fd(open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, kMode));
+  if (!fd) return absl::ErrnoToStatus(errno, "cannot open " + name);
+  return LmdbError(posix_fallocate(fd.get(), 0, kReadersBytes), name);
+}
 
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<LmdbEnv>> LmdbEnv::Open(const std::string& path,
                                                        uint64_t map_bytes) {
+  if (absl::Status s = MakeRoomForReaders(path); !s.ok()) return s;
   while (true) {
     MDB_env* env = nullptr;
     int rc = mdb_env_create(&env);
@@ -67,6 +82,14 @@ PageUse PagesOf(MDB_txn* txn) {
   (void)mdb_env_info(mdb_txn_env(txn), &info);
   use.file = info.me_last_pgno + 1;
   return use;
+}
+
+absl::Status LmdbWriteError(int rc, const std::string& path) {
+  struct statvfs disk = {};
+  // A write that was cut short (mdb_page_flush).
+  const bool full =
+      rc == EIO && statvfs(path.c_str(), &disk) == 0 && disk.f_bavail * disk.f_frsize < kFullDisk;
+  return LmdbError(full ? ENOSPC : rc, path);
 }
 
 absl::Status LmdbError(int rc, std::string_view what) {

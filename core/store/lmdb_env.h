@@ -67,6 +67,11 @@ PageUse PagesOf(MDB_txn* txn);
 //   STORE_CORRUPT  LMDB met what it did not write
 //   INTERNAL       anything else
 absl::Status LmdbError(int rc, std::string_view what);
+// The same of a transaction that writes: of LMDB 0.9, EIO is also a write that a full disk
+// cut short.
+absl::Status LmdbWriteError(int rc, const std::string& path);
+// A disk that has less is full.
+inline constexpr uint64_t kFullDisk = uint64_t{1} << 20;
 // STORE_FULL.
 bool IsStoreFull(const absl::Status& status);
 

@@ -166,9 +166,9 @@ absl::Status Collect(PageFile* file, const JournalsContents& journals, const std
   if (rc == MDB_SUCCESS) rc = Prune(txn, report);
   if (rc != MDB_SUCCESS) {
     mdb_txn_abort(txn);
-    return LmdbError(rc, path);
+    return LmdbWriteError(rc, path);
   }
-  return LmdbError(mdb_txn_commit(txn), path);
+  return LmdbWriteError(mdb_txn_commit(txn), path);
 }
 
 // The store's file, if there is one that can be read at all.
@@ -196,6 +196,10 @@ absl::Status Replace(StateDirectory& directory, const std::string& fresh, const 
                      bool is_there, uint64_t next) {
   const std::string path = directory.store_path();
   const std::string kept = path + suffix;
+  const JournalPaths journals = directory.journal_paths();
+  const JournalPaths fresh_journals = directory.new_journal_paths();
+  // All that needs room comes before anything is changed.
+  if (const auto made = MakeJournals(fresh_journals, next); !made.ok()) return made.status();
   // By link and not by renaming twice: there is a store at every moment.
   if (is_there && link(path.c_str(), kept.c_str()) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot keep ", path, " as ", kept));
@@ -204,8 +208,11 @@ absl::Status Replace(StateDirectory& directory, const std::string& fresh, const 
     (void)unlink(kept.c_str());
     return status;
   }
-  if (absl::Status status = directory.SetJournalsAside(suffix); !status.ok()) return status;
-  return MakeJournals(directory.journal_paths(), next).status();
+  absl::Status status = directory.SetJournalsAside(suffix);
+  for (size_t i = 0; status.ok() && i < journals.size(); ++i) {
+    status = StateDirectory::Rename(fresh_journals[i], journals[i]);
+  }
+  return status;
 }
 
 }  // namespace
@@ -239,7 +246,7 @@ absl::StatusOr<SalvageReport> Salvage(const SalvageOptions& options) {
   for (const std::string& problem : journals->problems) Lose(problem, &report);
 
   const std::string fresh = directory.new_path();
-  const absl::Cleanup remove = [&fresh] { (void)StateDirectory::Remove(fresh); };
+  const absl::Cleanup remove = [&directory] { (void)directory.RemoveNew(); };
   absl::Status status = MakeStore(fresh, identity, journals->next);
   if (status.ok()) status = Collect(file, *journals, fresh, &report);
   if (!status.ok()) return status;

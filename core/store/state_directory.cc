@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -147,6 +148,12 @@ absl::Status StateDirectory::Remove(const std::string& path) {
   return absl::OkStatus();
 }
 
+absl::Status StateDirectory::RemoveNew() {
+  absl::Status status = Remove(new_path());
+  for (const std::string& path : new_journal_paths()) status.Update(Remove(path));
+  return status;
+}
+
 absl::Status StateDirectory::RemoveLmdbLock() {
   const std::string name = store_path() + "-lock";
   if (unlink(name.c_str()) != 0 && errno != ENOENT) return Errno("cannot remove " + name);
@@ -168,7 +175,7 @@ uint64_t StateDirectory::reserve() {
 bool StateDirectory::KeepReserve() {
   const MutexLock lock(reserve_mu_);
   if (reserve_ == kWholeReserve) return true;
-  reserve_ = 0;
+  reserve_ = given_up_ = 0;
   const std::string path = path_ + "/reserve";
   const UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!fd) return false;
@@ -186,8 +193,17 @@ bool StateDirectory::KeepReserve() {
 
 bool StateDirectory::ReleaseReserve() {
   const MutexLock lock(reserve_mu_);
-  if (std::exchange(reserve_, 0) == 0) return false;
+  if (reserve_ == 0) return false;
+  given_up_ = std::exchange(reserve_, 0);
   return unlink((path_ + "/reserve").c_str()) == 0;
+}
+
+uint64_t StateDirectory::FreeOnDisk() {
+  const MutexLock lock(reserve_mu_);
+  struct statvfs disk = {};
+  if (statvfs(path_.c_str(), &disk) != 0) return 0;
+  const uint64_t free = disk.f_bavail * disk.f_frsize;
+  return free - std::min(free, given_up_);
 }
 
 }  // namespace iovad::store

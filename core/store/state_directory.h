@@ -51,6 +51,10 @@ class StateDirectory {
   }
   // Where a new store is built before it takes the place of the old one.
   std::string new_path() const { return path_ + "/iovad.mdb.new"; }
+  // The same for journals.
+  std::array<std::string, 2> new_journal_paths() const {
+    return {path_ + "/iovad.journal-0.new", path_ + "/iovad.journal-1.new"};
+  }
   // The store of an earlier run of the host, kept until there is another. Its journals
   // get the same suffix.
   static constexpr char kOtherBoot[] = ".other-boot";
@@ -63,6 +67,8 @@ class StateDirectory {
 
   // Removes a file, and the one that LMDB locks beside it. Not there: fine.
   static absl::Status Remove(const std::string& path);
+  // What was being built when a process was killed.
+  absl::Status RemoveNew();
   // The file that LMDB locks beside the store.
   absl::Status RemoveLmdbLock();
   static absl::Status Rename(const std::string& from, const std::string& to);
@@ -79,6 +85,9 @@ class StateDirectory {
   uint64_t reserve() ABSL_LOCKS_EXCLUDED(reserve_mu_);
   // True when there was any to be given up.
   bool ReleaseReserve() ABSL_LOCKS_EXCLUDED(reserve_mu_);
+  // Bytes that are free on the disk, but for what was given up and is to be taken again:
+  // that is for whom it was given up.
+  uint64_t FreeOnDisk() ABSL_LOCKS_EXCLUDED(reserve_mu_);
 
   // What was put right, for the log.
   const std::vector<std::string>& notes() const { return notes_; }
@@ -94,6 +103,7 @@ class StateDirectory {
   UniqueFd lock_;
   Mutex reserve_mu_;
   uint64_t reserve_ ABSL_GUARDED_BY(reserve_mu_) = 0;
+  uint64_t given_up_ ABSL_GUARDED_BY(reserve_mu_) = 0;
   std::vector<std::string> notes_;
 };
 

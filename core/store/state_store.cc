@@ -89,32 +89,47 @@ absl::StatusOr<RecordCounts> Examine(const std::string& path, const std::string&
   return counts;
 }
 
-// Brings into LMDB what only the journals have, and begins them anew.
-absl::StatusOr<Journals> TakeUpJournals(StateDirectory& directory, std::shared_ptr<LmdbEnv> env,
-                                        RecordCounts* counts) {
-  absl::StatusOr<uint64_t> position = absl::InternalError("");
-  {
-    const absl::StatusOr<std::shared_ptr<Snapshot>> snapshot = Snapshot::Take(env);
-    if (!snapshot.ok()) return snapshot.status();
-    position = ReadPosition(**snapshot);
-    if (!position.ok()) return position.status();
-  }
-  const absl::StatusOr<JournalsContents> contents =
-      ReadJournals(directory.journal_paths(), *position);
-  if (!contents.ok()) return contents.status();
-  if (!contents->problems.empty()) return Damaged(contents->problems.front());
-  if (!contents->batches.empty()) {
-    FoldAttempt attempt = FoldInto(*env, contents->batches, contents->next);
-    if (IsStoreFull(attempt.status)) {
-      // Taken over from the process before, to be given up.
-      (void)directory.KeepReserve();
-      (void)directory.ReleaseReserve();
-      attempt = FoldInto(*env, contents->batches, contents->next);
-    }
-    if (!attempt.status.ok()) return attempt.status;
+// In as many transactions as it takes: the smaller they are, the fewer pages must be free.
+absl::Status FoldParts(const LmdbEnv& env, absl::Span<const WriteBatch> batches, uint64_t next,
+                       RecordCounts* counts) {
+  const FoldAttempt attempt = FoldInto(env, batches, next);
+  if (attempt.status.ok()) {
     for (size_t i = 0; i < counts->size(); ++i) (*counts)[i] += attempt.counts[i];
   }
-  return MakeJournals(directory.journal_paths(), contents->next);
+  if (!IsStoreFull(attempt.status) || batches.size() < 2) return attempt.status;
+  const size_t first = batches.size() / 2;
+  const size_t rest = batches.size() - first;
+  absl::Status status = FoldParts(env, batches.first(first), next - rest, counts);
+  return status.ok() ? FoldParts(env, batches.last(rest), next, counts) : status;
+}
+
+// Brings into LMDB what only the journals have. The number of the record to come.
+absl::StatusOr<uint64_t> FoldJournals(StateDirectory& directory, std::shared_ptr<LmdbEnv> env,
+                                      RecordCounts* counts) {
+  const auto position = [&]() -> absl::StatusOr<uint64_t> {
+    const absl::StatusOr<std::shared_ptr<Snapshot>> snapshot = Snapshot::Take(env);
+    return snapshot.ok() ? ReadPosition(**snapshot) : snapshot.status();
+  };
+  absl::StatusOr<uint64_t> from = position();
+  if (!from.ok()) return from;
+  const absl::StatusOr<JournalsContents> contents = ReadJournals(directory.journal_paths(), *from);
+  if (!contents.ok()) return contents.status();
+  if (!contents->problems.empty()) return Damaged(contents->problems.front());
+  auto batches = absl::MakeConstSpan(contents->batches);
+  if (batches.empty()) return contents->next;
+  absl::Status folded = FoldParts(*env, batches, contents->next, counts);
+  if (IsStoreFull(folded)) {
+    // Taken over from the process before, to be given up.
+    (void)directory.KeepReserve();
+    (void)directory.ReleaseReserve();
+    // Some of them may be there by now.
+    from = position();
+    if (!from.ok()) return from;
+    batches = batches.last(contents->next - *from);
+    folded = FoldParts(*env, batches, contents->next, counts);
+  }
+  if (!folded.ok()) return folded;
+  return contents->next;
 }
 
 }  // namespace
@@ -173,13 +188,15 @@ absl::StatusOr<std::unique_ptr<StateStore>> StateStore::Open(const Options& opti
     counts = {};
     counts[static_cast<size_t>(Table::kMeta)] = 2;
   }
+  if (auto status = directory.RemoveNew(); !status.ok()) return status;
   // Nobody else has the store, so what LMDB's lock file says is of the past.
-  if (auto status = StateDirectory::Remove(directory.new_path()); !status.ok()) return status;
   if (auto status = directory.RemoveLmdbLock(); !status.ok()) return status;
   absl::StatusOr<std::shared_ptr<LmdbEnv>> env = LmdbEnv::Open(path, options.map_bytes);
   if (!env.ok()) return env.status();
   if (auto status = RunUpgrades(**env, identity); !status.ok()) return status;
-  absl::StatusOr<Journals> journals = TakeUpJournals(directory, *env, &counts);
+  const absl::StatusOr<uint64_t> next = FoldJournals(directory, *env, &counts);
+  if (!next.ok()) return next.status();
+  absl::StatusOr<Journals> journals = MakeJournals(directory.journal_paths(), *next);
   if (!journals.ok()) return journals.status();
   if (!directory.KeepReserve()) {
     report.notes.push_back(absl::StrCat("no room in ", directory.path(), " to keep a reserve"));

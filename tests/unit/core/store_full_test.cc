@@ -2,12 +2,9 @@
 // there, and the store goes on.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <signal.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -17,6 +14,7 @@
 #include "core/error.h"
 #include "core/fault_point.h"
 #include "core/store/state_store.h"
+#include "tests/unit/core/store_disk.h"
 #include "tests/unit/core/store_helpers.h"
 
 namespace iovad::store {
@@ -175,30 +173,6 @@ TEST(StoreFullTest, AWriteThatFailsInFoldingLosesNothing) {
   EXPECT_GT(failed, 10u);
 }
 
-// Runs `body` in a process of its own that may mount, on a tmpfs of so many bytes.
-void OnTmpfs(const std::string& bytes, const StoreDirectory& directory,
-             void (*body)(const StoreDirectory&)) {
-  if (geteuid() != 0) GTEST_SKIP() << "needs root, to mount a small tmpfs";
-  const pid_t child = fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    if (unshare(CLONE_NEWNS) != 0 ||
-        mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-        mount("tmpfs", directory.root().c_str(), "tmpfs", 0, ("size=" + bytes).c_str()) != 0) {
-      _exit(77);
-    }
-    body(directory);
-    std::cout.flush();
-    _exit(::testing::Test::HasFailure() ? 1 : 0);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
-    GTEST_SKIP() << "may not mount here";
-  }
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "status " << status;
-}
-
 TEST(StoreFullTest, AFullDiskRefusesWhatAddsAndTakesWhatDeletes) {
   const StoreDirectory directory;
   OnTmpfs("8m", directory, [](const StoreDirectory& d) {
@@ -217,13 +191,7 @@ TEST(StoreFullTest, ADiskThatOthersFillLeavesRoomToUndo) {
   OnTmpfs("16m", directory, [](const StoreDirectory& d) {
     auto store = MustOpen(d);
     ASSERT_TRUE(CommitNow(*store, Mappings(1, 20000)).ok());
-    const std::string filler = d.root() + "/filler";
-    {
-      std::ofstream out(filler, std::ios::binary);
-      const std::string block(4096, 'f');
-      while (out.write(block.data(), static_cast<std::streamsize>(block.size())).flush()) {
-      }
-    }
+    const std::string filler = FillDisk(d);
     // Journals may have filled the disk before they are folded, so what is there cannot be
     // read until there is room again.
     uint64_t there = 20000;

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -44,6 +46,18 @@ class StoreDirectory {
  private:
   std::string root_;
 };
+
+// Every file of the state by name, but for the lock, which says who looked last.
+inline std::map<std::string, std::string> FilesOf(const StoreDirectory& directory) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(directory.state())) {
+    if (entry.path().filename() == "lock") continue;
+    std::ifstream in(entry.path(), std::ios::binary);
+    files[entry.path().filename()] = {std::istreambuf_iterator<char>(in),
+                                      std::istreambuf_iterator<char>()};
+  }
+  return files;
+}
 
 inline constexpr char kThisBoot[] = "6b2ff0c5-6e5e-4e0c-8d0a-4b1ad2f0a111";
 inline constexpr uint64_t kTestMapBytes = uint64_t{1} << 30;

@@ -238,6 +238,22 @@ TEST(StoreTest, ASnapshotMayOutliveTheStore) {
             Reason::kSnapshotExpired);
 }
 
+TEST(StoreTest, WhatWasBeingMadeIsRemoved) {
+  const StoreDirectory directory;
+  MustOpen(directory).reset();
+  const auto before = FilesOf(directory);
+  for (const char* name :
+       {"iovad.mdb.new", "iovad.mdb.new-lock", "iovad.journal-0.new", "iovad.journal-1.new"}) {
+    std::ofstream(directory.state() + "/" + name) << "a part";
+  }
+  MustOpen(directory).reset();
+  std::vector<std::string> names;
+  for (const auto& [name, bytes] : FilesOf(directory)) names.push_back(name);
+  std::vector<std::string> expected;
+  for (const auto& [name, bytes] : before) expected.push_back(name);
+  EXPECT_EQ(names, expected);
+}
+
 TEST(StoreTest, AStoreOfAnotherBootIsSetAsideOnce) {
   const StoreDirectory directory;
   {
