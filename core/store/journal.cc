@@ -110,6 +110,22 @@ std::optional<Form> FormAt(std::string_view bytes, uint64_t at) {
   return form;
 }
 
+// Nothing when it does not begin as a journal does.
+std::optional<Header> ReadHeader(std::string_view bytes) {
+  const auto header = FormAt<Header>(bytes, 0);
+  if (!header || std::memcmp(header->magic, kMagic, sizeof(kMagic)) != 0 ||
+      header->crc != Crc32c(BytesBeforeCrc(*header))) {
+    return std::nullopt;
+  }
+  return header;
+}
+
+absl::Status NewerVersion(const std::string& path, uint32_t version) {
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the journal ", path, " has version ", version, ", and this iovad knows versions up to ",
+      kVersion, ": run the newer one, or name another state directory"));
+}
+
 MarkForm MakeMark(uint64_t first, uint64_t next, uint64_t end) {
   MarkForm mark = {.first = first, .next = next, .end = end, .crc = 0, .zero = 0};
   mark.crc = Crc32c(BytesBeforeCrc(mark));
@@ -148,6 +164,17 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::Make(const std::string& path, 
   return std::unique_ptr<Journal>(new Journal(path, std::move(fd), begin.mark.next));
 }
 
+absl::Status Journal::CheckVersion(const std::string& path) {
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  std::string bytes(sizeof(Header), '\0');
+  if (!fd || pread(fd.get(), bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
+    return absl::OkStatus();
+  }
+  const std::optional<Header> header = ReadHeader(bytes);
+  if (!header || header->version <= kVersion) return absl::OkStatus();
+  return NewerVersion(path, header->version);
+}
+
 absl::StatusOr<JournalContents> Journal::Read(const std::string& path) {
   const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!fd) return absl::ErrnoToStatus(errno, "cannot open " + path);
@@ -158,12 +185,13 @@ absl::StatusOr<JournalContents> Journal::Read(const std::string& path) {
   const auto problem = [&](uint64_t at, const char* what) {
     contents.problems.push_back(absl::StrCat("journal ", path, ", byte ", at, ": ", what));
   };
-  const auto header = FormAt<Header>(bytes, 0);
-  if (!header || std::memcmp(header->magic, kMagic, sizeof(kMagic)) != 0 ||
-      header->crc != Crc32c(BytesBeforeCrc(*header))) {
+  const std::optional<Header> header = ReadHeader(bytes);
+  if (!header) {
     problem(0, "it does not begin as a journal does");
+  } else if (header->version > kVersion) {
+    return NewerVersion(path, header->version);
   } else if (header->version != kVersion) {
-    problem(0, "it is of another version");
+    problem(0, "it is of a version that no iovad writes");
     return contents;
   }
   const std::optional<MarkForm> mark = ReadMark(bytes);

@@ -50,8 +50,11 @@ class Journal {
  public:
   // An empty one, in the place of whatever is there.
   static absl::StatusOr<std::unique_ptr<Journal>> Make(const std::string& path, uint64_t next);
-  // Everything up to the first thing that is wrong. Errors are only those of reading.
+  // Everything up to the first thing that is wrong. Errors are those of reading, and
+  // FAILED_PRECONDITION for a journal of a version to come.
   static absl::StatusOr<JournalContents> Read(const std::string& path);
+  // The latter alone; a file that is missing or damaged passes.
+  static absl::Status CheckVersion(const std::string& path);
 
   // One record of all of these bytes: those of one or several batches. When the disk is
   // full, or another error is returned, it does not exist.

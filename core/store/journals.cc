@@ -58,6 +58,13 @@ absl::StatusOr<JournalsContents> ReadJournals(const JournalPaths& paths, uint64_
   return all;
 }
 
+absl::Status CheckJournalVersions(const JournalPaths& paths) {
+  for (const std::string& path : paths) {
+    if (absl::Status s = Journal::CheckVersion(path); !s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckNoJournals(const JournalPaths& paths) {
   for (const std::string& path : paths) {
     const absl::StatusOr<JournalContents> contents = Journal::Read(path);

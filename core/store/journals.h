@@ -37,8 +37,12 @@ struct JournalsContents {
 absl::StatusOr<Journals> MakeJournals(const JournalPaths& paths, uint64_t next);
 
 // Of the records, those from `position` on: what LMDB does not have. 0: all that are
-// there. Errors are only those of reading.
+// there. Errors are only those of reading, and of newer versions.
 absl::StatusOr<JournalsContents> ReadJournals(const JournalPaths& paths, uint64_t position);
+
+// FAILED_PRECONDITION when one is of a version that this iovad does not know, from a newer
+// one. What is damaged, or missing, passes.
+absl::Status CheckJournalVersions(const JournalPaths& paths);
 
 // Where there is no store there must be nothing in journals either; empty ones are of a
 // start that was cut short. STORE_CORRUPT.

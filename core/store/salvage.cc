@@ -235,11 +235,7 @@ absl::StatusOr<SalvageReport> Salvage(const SalvageOptions& options) {
   } else {
     Lose("server meta: taken for a store of this boot and this format", &report);
   }
-  if (identity.version > kFormatVersion) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the store ", path, " has format version ", identity.version,
-        ", and this iovad knows versions up to ", kFormatVersion, ": run the newer one"));
-  }
+  if (absl::Status s = CheckVersion(path, identity.version, CurrentFormat()); !s.ok()) return s;
   const absl::StatusOr<JournalsContents> journals = ReadJournals(
       directory.journal_paths(), file != nullptr ? ReadKeptPosition(*file) : uint64_t{1});
   if (!journals.ok()) return journals.status();

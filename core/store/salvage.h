@@ -52,7 +52,7 @@ inline constexpr size_t kMaxLost = 10'000;
 // Errors:
 //   NOT_FOUND            there is no store
 //   STORE_CORRUPT        both meta pages are damaged: nothing says what was in use
-//   FAILED_PRECONDITION  it was written by a newer version
+//   FAILED_PRECONDITION  it, or a journal, was written by a newer version
 //   STORE_FULL           no room for the new one beside the old one
 //   and those of StateDirectory::Claim. On any of them, the directory is as it was.
 absl::StatusOr<SalvageReport> Salvage(const SalvageOptions& options);

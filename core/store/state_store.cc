@@ -15,57 +15,11 @@ namespace {
 // A new store needs no more than a few pages.
 constexpr uint64_t kNewMapBytes = uint64_t{1} << 20;
 
-// Brings a store from one version of the format to the next. None yet: version 1 is
-// the first. An entry gets a write transaction that also writes the new identity, so
-// an upgrade that is cut short has not happened.
-struct Upgrade {
-  uint32_t from;
-  int (*run)(MDB_txn* txn);
-};
-constexpr std::array<Upgrade, 0> kUpgrades = {};
-
-int PutIdentity(MDB_txn* txn, const StoreIdentity& identity) {
-  WriteBatch batch;
-  batch.PutBlob(Table::kMeta, kServer, kIdentityId, EncodeIdentity(identity));
-  MDB_cursor* cursor = nullptr;
-  int rc = mdb_cursor_open(txn, kMainDb, &cursor);
-  if (rc != MDB_SUCCESS) return rc;
-  RecordCounts counts = {};
-  rc = ApplyBatch(cursor, batch, &counts);
-  mdb_cursor_close(cursor);
-  return rc;
-}
-
-absl::Status RunUpgrades(LmdbEnv& env, StoreIdentity identity) {
-  while (identity.version < kFormatVersion) {
-    const auto* const upgrade =
-        std::find_if(kUpgrades.begin(), kUpgrades.end(),
-                     [&](const Upgrade& u) { return u.from == identity.version; });
-    if (upgrade == kUpgrades.end()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("the store ", env.path(), " has format version ", identity.version,
-                       ", from which there is no way to ", kFormatVersion));
-    }
-    MDB_txn* txn = nullptr;
-    int rc = mdb_txn_begin(env.get(), nullptr, 0, &txn);
-    if (rc != MDB_SUCCESS) return LmdbError(rc, env.path());
-    rc = upgrade->run(txn);
-    ++identity.version;
-    if (rc == MDB_SUCCESS) rc = PutIdentity(txn, identity);
-    if (rc != MDB_SUCCESS) {
-      mdb_txn_abort(txn);
-      return LmdbError(rc, env.path());
-    }
-    if (rc = mdb_txn_commit(txn); rc != MDB_SUCCESS) return LmdbError(rc, env.path());
-  }
-  return absl::OkStatus();
-}
-
 // Looks at the store that is there. `*found` becomes kOtherBoot when it is to be set
 // aside, and what is wrong with it does not matter then.
 absl::StatusOr<RecordCounts> Examine(const std::string& path, const std::string& boot_id,
-                                     StoreIdentity* identity, StateStore::Found* found,
-                                     std::vector<std::string>* notes) {
+                                     const Format& format, StoreIdentity* identity,
+                                     StateStore::Found* found, std::vector<std::string>* notes) {
   absl::StatusOr<std::unique_ptr<PageFile>> file = PageFile::Open(path);
   if (!file.ok()) return file.status();
   absl::StatusOr<StoreIdentity> read = ReadIdentity(**file, path);
@@ -75,12 +29,7 @@ absl::StatusOr<RecordCounts> Examine(const std::string& path, const std::string&
     *found = StateStore::Found::kOtherBoot;
     return RecordCounts{};
   }
-  if (identity->version > kFormatVersion) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the store ", path, " has format version ", identity->version,
-                     ", and this iovad knows versions up to ", kFormatVersion,
-                     ": run the newer one, or name another state directory"));
-  }
+  if (absl::Status s = CheckVersion(path, identity->version, format); !s.ok()) return s;
   *found = StateStore::Found::kStore;
   absl::StatusOr<RecordCounts> counts = CheckFile(**file, path);
   if (counts.ok() && (*file)->LeakedPages() > 0) {
@@ -132,6 +81,22 @@ absl::StatusOr<uint64_t> FoldJournals(StateDirectory& directory, std::shared_ptr
   return contents->next;
 }
 
+// The same where there is a store of an older format: what the journals have is of that
+// format, too.
+absl::StatusOr<uint64_t> FoldAndUpgrade(StateDirectory& directory,
+                                        const std::shared_ptr<LmdbEnv>& env, const Format& format,
+                                        StoreIdentity identity, RecordCounts* counts) {
+  absl::StatusOr<uint64_t> next = FoldJournals(directory, env, counts);
+  if (!next.ok() || identity.version == format.version) return next;
+  if (absl::Status s = RunUpgrades(*env, format, identity); !s.ok()) return s;
+  const absl::StatusOr<std::unique_ptr<PageFile>> file = PageFile::Open(env->path());
+  if (!file.ok()) return file.status();
+  const absl::StatusOr<RecordCounts> upgraded = CheckFile(**file, env->path());
+  if (!upgraded.ok()) return upgraded.status();
+  *counts = *upgraded;
+  return next;
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> ReadBootId() {
@@ -159,11 +124,12 @@ absl::StatusOr<std::unique_ptr<StateStore>> StateStore::Open(const Options& opti
 
   const std::string path = directory.store_path();
   Report report;
-  StoreIdentity identity = {.boot_id = options.boot_id};
+  const Format& format = *options.format;
+  StoreIdentity identity = {.version = format.version, .boot_id = options.boot_id};
   RecordCounts counts = {};
   if (*exists) {
     absl::StatusOr<RecordCounts> examined =
-        Examine(path, options.boot_id, &identity, &report.found, &report.notes);
+        Examine(path, options.boot_id, format, &identity, &report.found, &report.notes);
     if (!examined.ok()) return examined.status();
     counts = *examined;
   }
@@ -173,8 +139,10 @@ absl::StatusOr<std::unique_ptr<StateStore>> StateStore::Open(const Options& opti
     absl::Status status = directory.SetJournalsAside(StateDirectory::kOtherBoot);
     if (status.ok()) status = StateDirectory::Rename(path, report.set_aside);
     if (!status.ok()) return status;
-    identity = {.boot_id = options.boot_id};
+    identity = {.version = format.version, .boot_id = options.boot_id};
   }
+  // Before anything is changed: they may be a newer iovad's.
+  if (auto status = CheckJournalVersions(directory.journal_paths()); !status.ok()) return status;
   if (report.found != Found::kStore) {
     if (absl::Status status = CheckNoJournals(directory.journal_paths()); !status.ok())
       return status;
@@ -193,8 +161,7 @@ absl::StatusOr<std::unique_ptr<StateStore>> StateStore::Open(const Options& opti
   if (auto status = directory.RemoveLmdbLock(); !status.ok()) return status;
   absl::StatusOr<std::shared_ptr<LmdbEnv>> env = LmdbEnv::Open(path, options.map_bytes);
   if (!env.ok()) return env.status();
-  if (auto status = RunUpgrades(**env, identity); !status.ok()) return status;
-  const absl::StatusOr<uint64_t> next = FoldJournals(directory, *env, &counts);
+  const auto next = FoldAndUpgrade(directory, *env, format, identity, &counts);
   if (!next.ok()) return next.status();
   absl::StatusOr<Journals> journals = MakeJournals(directory.journal_paths(), *next);
   if (!journals.ok()) return journals.status();

@@ -38,6 +38,7 @@
 #include "core/store/record.h"
 #include "core/store/snapshot.h"
 #include "core/store/state_directory.h"
+#include "core/store/upgrade.h"
 #include "core/store/write_batch.h"
 
 namespace iovad::store {
@@ -56,6 +57,8 @@ class StateStore {
     // A journal of so many bytes is folded into LMDB: with more, each page is written for
     // more changes; with less, a restart has less to do.
     uint64_t fold_bytes = uint64_t{4} << 20;
+    // Outlives the opening. Another one than this iovad's is for tests.
+    const Format* format = &CurrentFormat();
   };
 
   enum class Found {
@@ -73,7 +76,7 @@ class StateStore {
 
   // Besides what StateDirectory::Claim says:
   //   STORE_CORRUPT        the file is damaged; the message names page and record
-  //   FAILED_PRECONDITION  it was written by a newer version
+  //   FAILED_PRECONDITION  it, or a journal, was written by a newer version
   //   STORE_FULL           no room for a new one
   static absl::StatusOr<std::unique_ptr<StateStore>> Open(const Options& options);
   // No commit may be on its way. Snapshots that are left are ended.

@@ -276,26 +276,6 @@ TEST(StoreTest, AStoreOfAnotherBootIsSetAsideOnce) {
   EXPECT_EQ((*store)->report().found, StateStore::Found::kStore);
 }
 
-TEST(StoreTest, ANewerFormatIsRefused) {
-  const StoreDirectory directory;
-  MustOpen(directory).reset();
-  ASSERT_TRUE(
-      MakeStore(directory.file(), {.version = kFormatVersion + 1, .boot_id = kThisBoot}, 1).ok());
-  const absl::Status status = OpenAt(directory).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("format version 2"));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("up to 1"));
-}
-
-TEST(StoreTest, AnUnknownOlderFormatIsRefused) {
-  const StoreDirectory directory;
-  MustOpen(directory).reset();
-  ASSERT_TRUE(MakeStore(directory.file(), {.version = 0, .boot_id = kThisBoot}, 1).ok());
-  const absl::Status status = OpenAt(directory).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("format version 0"));
-}
-
 TEST(StoreTest, OneProcessHasIt) {
   const StoreDirectory directory;
   auto store = MustOpen(directory);
