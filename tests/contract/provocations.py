@@ -5,6 +5,7 @@ refused, the space that it must leave as it was, and what its message has to nam
 """
 
 import errno
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
@@ -13,8 +14,10 @@ from daemon import wait_until
 from harness import (FIRST_FIT, HVA, MIB, PAGE, TOP, Client, extent, ranges, span, spec)
 from migrating import bind, export, header, import_
 from owner_process import OwnerProcess
-from relay_peer import DISCONNECTED, RelayPeer, attachment_of
+from relay_peer import DISCONNECTED, REGISTERED, RelayPeer, attachment_of
+from restarting import full_disk
 from stubs import device_pb2 as device_api
+from stubs import types_pb2 as types
 from watching import Watcher, seconds
 
 Fault = device_api.SimulatedDevice.Fault
@@ -301,6 +304,37 @@ def slow_map(world, count=1):
     return space, futures
 
 
+@provokes("MEMLOCK_LIMIT")
+def memlock_limit(world):
+    space, device = world.space(), fresh_name("relay")
+    peer = RelayPeer(world.client, space=space, device=device)
+    peer.attach()
+
+    def refuse():
+        peer.refuse(peer.batch(), os_errno=errno.ENOMEM, message="too much is pinned",
+                    cause=dict(reason=types.REASON_MEMLOCK_LIMIT, limit=MIB, needed=2 * MIB))
+
+    def call(**fields):
+        with ThreadPoolExecutor(1) as relay:
+            refusing = relay.submit(refuse)
+            try:
+                world.client.Map(**fields)
+            finally:
+                refusing.result()
+                peer.close()
+
+    return Provocation(call, space=space, names=[device, "too much is pinned"],
+                       mapping=spec(HVA, PAGE, gpa=0))
+
+
+@provokes("STORE_FULL")
+def store_full(world):
+    # After what a new store begins with, and the space.
+    other = world.elsewhere(keeps=True, environment=full_disk(3))
+    return Provocation(other.client.Map, space=other.space(), client=other.client,
+                       names=["state"], mapping=spec(HVA, PAGE, gpa=0))
+
+
 @provokes("OVERLOADED")
 def overloaded(world):
     world = world.elsewhere("--limits.writer-queue", "4")
@@ -333,6 +367,22 @@ def watcher_too_slow(world):
 def would_split(world):
     return Provocation(world.client.Unmap, space=occupied(world), names=["0x41000"],
                        target=dict(gpa=span(0x41000, 0x41FFF)))
+
+
+@provokes("MEMORY_NOT_REGISTERED")
+def memory_not_registered(world):
+    space, device = world.space(), fresh_name("relay")
+    peer = RelayPeer(world.client, space=space, device=device, uaddr_mode=REGISTERED)
+    peer.attach()
+    return Provocation(world.client.Map, space=space, names=[device, f"{HVA:#x}"],
+                       mapping=spec(HVA, PAGE, gpa=0))
+
+
+@provokes("MEMORY_UNSUITABLE")
+def memory_unsuitable(world):
+    other = world.elsewhere("--memory-paths", "/dev/zero")
+    return Provocation(other.client.RegisterMemory, space=other.space(), client=other.client,
+                       hva=HVA, size=PAGE, path="/dev/zero")
 
 
 @provokes("SPACE_NOT_EMPTY")
@@ -443,6 +493,15 @@ def snapshot_expired(world):
     world.client.ListMappings(space=space, page_size=1)
     return Provocation(world.client.ListMappings, space=space, page_size=1, page_token=first,
                        client=world.client)
+
+
+# --- PERMISSION_DENIED ---
+
+
+@provokes("PATH_NOT_ALLOWED")
+def path_not_allowed(world):
+    return Provocation(world.client.RegisterMemory, space=world.space(), names=["/dev/zero"],
+                       hva=HVA, size=PAGE, path="/dev/zero")
 
 
 # --- UNAUTHENTICATED ---
