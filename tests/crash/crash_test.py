@@ -6,7 +6,8 @@ Drivers change spaces at random: one alone or several beside each other, with si
 devices attached, with those of relays, or without; a watcher follows each space. The
 server is killed with SIGKILL at a random moment, or kills itself at a random passing of a
 critical step (IOVAD_FAULT), is started again on the same state, and everything is
-compared: space.py, indexes.py, follower.py. Every critical step has killed at the end.
+compared: space.py, indexes.py, follower.py, importer.py. Every critical step has killed at the
+end.
 """
 
 import argparse
@@ -24,6 +25,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from daemon import Daemon, scaled  # noqa: E402
 from follower import Follower  # noqa: E402
 from harness import Client  # noqa: E402
+from importer import DEVICE, Importer  # noqa: E402
 from relays import Relay  # noqa: E402
 from space import Space  # noqa: E402
 
@@ -40,7 +42,8 @@ PATIENCE = 3
 # So small that it is folded often.
 JOURNAL_BYTES = 16384
 
-SIMULATED = {name: {} for name in ("sim-a", "sim-b", "sim-c", "sim-d", "spare-a", "spare-b")}
+SIMULATED = {name: {} for name in ("sim-a", "sim-b", "sim-c", "sim-d", "spare-a", "spare-b",
+                                   DEVICE)}
 # Refuses now and then, after a restart, too.
 SIMULATED["sim-r"] = dict(faults=[dict(op="OP_UPDATE", nth=n, os_errno=5) for n in (40, 110, 500)]
                           + [dict(op="OP_INVALIDATE", nth=30, os_errno=5)])
@@ -65,6 +68,7 @@ class Run:
             Space("relay", rng, ram, refuses=True, relay=relays[0]),
             Space("relay-and-device", rng, ram, devices=("sim-d",), refuses=True,
                   relay=relays[1])]
+        self.importer = Importer(ram)
         self.followers = {s.name: Follower(s.name) for s in self.spaces}
         self.deaths = collections.Counter()
         self.kills = 0
@@ -75,7 +79,7 @@ class Run:
                       folder=self.folder, keeps=True, environment=environment).start()
 
     def drivers(self):
-        return [driver for space in self.spaces for driver in space.drivers]
+        return [driver for space in self.spaces for driver in space.drivers] + [self.importer]
 
     def not_died_at(self):
         """Critical steps that have not killed yet."""
@@ -92,6 +96,7 @@ class Run:
         """Compares everything, and has everybody watch again."""
         for space in self.spaces:
             space.check(client)
+        self.importer.check(client)
         for space in self.spaces:
             if space.exists:
                 follower = self.followers[space.name]
@@ -121,6 +126,7 @@ class Run:
             if self.kills == 0:
                 for name, simulated in SIMULATED.items():
                     client.OpenDevice(device=name, simulated=simulated, request_id=name)
+                self.importer.prepare(client)
             self.check(client)
             if point is None:
                 self.change(daemon, client, None)
@@ -185,7 +191,8 @@ def main():
     relays = [s.relay for s in run.spaces if s.relay is not None]
     print(f"{run.kills} kills in {time.monotonic() - begin:.0f} s: {acknowledged} requests "
           f"acknowledged, none lost; {sum(d.refused for d in run.drivers())} refused; "
-          f"{sum(s.in_flight for s in run.spaces)} in flight, each wholly there or not at all; "
+          f"{sum(s.in_flight for s in run.spaces) + run.importer.in_flight} in flight, each wholly "
+          f"there or not at all; {run.importer.imports} imports; "
           f"{sum(f.resumed for f in run.followers.values())} watches resumed; "
           f"relays went on {sum(r.resumed for r in relays)} times, and had everything anew "
           f"{sum(r.replayed for r in relays)} times; by step: {dict(sorted(run.deaths.items()))}")
