@@ -149,3 +149,36 @@ def test_a_change_that_cannot_be_settled_is_taken_back(folder):
     before = state_of(client, "vm")
     assert state_of(server.restart(), "vm") == before
     server.stop()
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_an_undo_that_cannot_be_stored_is_owed(folder, dies):
+    server = Server(folder)
+    client = server.client
+    # The second update of each run.
+    client.OpenDevice(device="sim", simulated=dict(
+        faults=[dict(op="OP_UPDATE", nth=2, os_errno=5)]))
+    client.CreateSpace(space="vm", attachments=[dict(device="sim")])
+    client.map("vm", HVA, PAGE, gpa=0)
+    server.kill()
+    # The first commit stores the change, the second is to take it out again.
+    client = server.start(environment=full_disk(2, TRIES_WITH_RESERVE))
+    before = state_of(client, "vm")
+    refused("DEVICE_ERROR", client.map, "vm", HVA, PAGE, gpa=MIB)
+    assert "could not be taken out of the store" in server.daemon.log()
+    assert state_of(client, "vm") == before
+    if dies:
+        client = server.restart()
+        assert state_of(client, "vm") == before
+    # Paid before it.
+    client.map("vm", HVA, PAGE, gpa=2 * MIB)
+    after = state_of(client, "vm")
+    assert len(after[1]) == 2
+    tables = replay(device_log(client, "sim"), strict=False)
+    assert tables[0] == table_of_mappings(after[1])
+    # Which would refuse again.
+    client.DetachDevice(space="vm", device="sim")
+    after = state_of(client, "vm")
+    client = server.restart()
+    assert state_of(client, "vm") == after
+    server.stop()
