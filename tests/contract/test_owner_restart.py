@@ -89,6 +89,8 @@ def test_it_ended_before_the_server_did(server, owner):
     make(server, owner, name="short")
     owner.bury()
     first = gone(server.client, "vm")
+    # It is seen before it is stored, but whatever is stored afterwards says so.
+    server.client.UpdateSpace(space="vm", labels={"a": "b"})
     server.kill()
     time_of_start = time.time()
     client = server.start()
