@@ -1,6 +1,7 @@
 #include "core/memory_area.h"
 
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -74,27 +75,27 @@ std::optional<MemoryArea> ParseMemoryArea(std::string_view line) {
   MemoryArea area;
   uint64_t first = 0;
   uint64_t end = 0;
-  uint64_t offset = 0;
-  uint64_t major = 0;
-  uint64_t minor = 0;
-  uint64_t inode = 0;
+  uint64_t major_number = 0;
+  uint64_t minor_number = 0;
   bool executable = false;
   const bool understood = in.Number(first, 16, '-') && in.Number(end, 16, ' ') && first < end &&
                           in.Flag('r', '-', area.readable) && in.Flag('w', '-', area.writable) &&
                           in.Flag('x', '-', executable) && in.Flag('s', 'p', area.shared) &&
-                          in.Char(' ') && in.Number(offset, 16, ' ') && in.Number(major, 16, ':') &&
-                          in.Number(minor, 16, ' ');
+                          in.Char(' ') && in.Number(area.offset, 16, ' ') &&
+                          in.Number(major_number, 16, ':') && in.Number(minor_number, 16, ' ');
   if (!understood) return std::nullopt;
   // The inode ends the line where there is no path; Linux leaves a blank there.
   std::string_view path = in.rest();
-  const auto [inode_end, error] = std::from_chars(path.data(), path.data() + path.size(), inode);
+  const auto [inode_end, error] =
+      std::from_chars(path.data(), path.data() + path.size(), area.inode);
   if (error != std::errc()) return std::nullopt;
   path.remove_prefix(static_cast<size_t>(inode_end - path.data()));
   if (!path.empty() && path.front() != ' ') return std::nullopt;
   while (!path.empty() && path.front() == ' ') path.remove_prefix(1);
 
   area.range = HvaRange(Hva(first), Hva(end - 1));
-  area.file_backed = inode != 0;
+  area.device = makedev(major_number, minor_number);
+  area.file_backed = area.inode != 0;
   area.device_file = area.shared && area.file_backed && IsDeviceFile(path);
   return area;
 }

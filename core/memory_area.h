@@ -49,6 +49,11 @@ struct MemoryArea {
   // A file that is no memory: a device's registers, an anon_inode. The kernel
   // leaves such areas out as it does private ones (VM_IO, VM_PFNMAP).
   bool device_file = false;
+  // Which file, as stat's st_dev and st_ino (on btrfs and overlayfs another device), and
+  // where in it the area begins.
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  uint64_t offset = 0;
 };
 
 // One line, without the line end. Nothing when it is none of proc(5)'s form.

@@ -1,6 +1,7 @@
 // Areas one by one, by PROCMAP_QUERY.
 #include <linux/ioctl.h>
 #include <sys/ioctl.h>
+#include <sys/sysmacros.h>
 
 #include <cerrno>
 #include <cstdint>
@@ -52,6 +53,9 @@ int QueryArea(int maps, Hva at, MemoryArea& area) {
   area.readable = (query.vma_flags & kReadable) != 0;
   area.writable = (query.vma_flags & kWritable) != 0;
   area.shared = (query.vma_flags & kShared) != 0;
+  area.device = makedev(query.dev_major, query.dev_minor);
+  area.inode = query.inode;
+  area.offset = query.vma_offset;
   area.file_backed = query.inode != 0;
   if (area.shared && area.file_backed && query.vma_name_size > 0) {
     area.device_file = IsDeviceFile(std::string_view(name, query.vma_name_size - 1));

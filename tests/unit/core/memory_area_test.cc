@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <string>
@@ -59,6 +61,15 @@ TEST(MemoryAreaTest, Lines) {
     EXPECT_EQ(area->file_backed, c.file_backed);
     EXPECT_EQ(area->device_file, c.device_file);
   }
+}
+
+TEST(MemoryAreaTest, WhichFile) {
+  const std::optional<MemoryArea> area =
+      ParseMemoryArea("7f0000000000-7f0000001000 rw-s 123456789000 fe:1f 4294967297 /dev/shm/ram");
+  ASSERT_TRUE(area.has_value());
+  EXPECT_EQ(area->device, makedev(0xfe, 0x1f));
+  EXPECT_EQ(area->inode, 4294967297u);
+  EXPECT_EQ(area->offset, 0x123456789000u);
 }
 
 TEST(MemoryAreaTest, LinesThatAreNone) {
