@@ -25,7 +25,8 @@ namespace {
 constexpr absl::Duration kBusyPatience = absl::Seconds(10);
 // How long the server may take for a goodbye.
 constexpr absl::Duration kGoodbyePatience = absl::Seconds(5);
-constexpr absl::Duration kCallTimeout = absl::Seconds(10);
+// A server that takes longer is one that hangs: tried again.
+constexpr absl::Duration kCallTimeout = absl::Seconds(3);
 // How long `Stop` may wait for somebody to look up while there is no server.
 constexpr absl::Duration kLookUp = absl::Milliseconds(50);
 
@@ -226,7 +227,8 @@ bool RelayRunner::ShouldRetry(const absl::Status& why) {
     return absl::Now() - busy_since_ < kBusyPatience;
   }
   busy_since_ = absl::InfiniteFuture();
-  return absl::IsUnavailable(why) || IsLostConnection(why) || reason == v1::REASON_OVERLOADED;
+  return absl::IsUnavailable(why) || absl::IsDeadlineExceeded(why) || IsLostConnection(why) ||
+         reason == v1::REASON_OVERLOADED;
 }
 
 bool RelayRunner::Pause() {

@@ -123,7 +123,7 @@ TEST_F(RelayTableTest, ARefusedBatchIsTakenBack) {
   EXPECT_EQ(result.os_errno, EFAULT);
   EXPECT_EQ(result.failed_index, 2U);
   EXPECT_TRUE(result.reverted);
-  EXPECT_EQ(ReasonOf(result.cause), Reason::kDeviceError);
+  EXPECT_EQ(iovad::ReasonOf(result.cause), Reason::kDeviceError);
   EXPECT_EQ(table_.size(), 2U);
   ExpectInStep();
 }
