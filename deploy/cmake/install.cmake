@@ -19,6 +19,10 @@ install(TARGETS iovad RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 if(TARGET iovactl)
   install(TARGETS iovactl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
+# Where QEMU is told to load it from.
+if(TARGET iovad_qemu_plugin)
+  install(TARGETS iovad_qemu_plugin LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/iovad)
+endif()
 
 # Of the client, the library's headers; those of iovactl lie in folders of their
 # own.

@@ -24,6 +24,7 @@ for file in bin/iovad bin/iovactl share/iovad/proto/iovad/v1/address_space.proto
   lib/sysusers.d/iovad.conf; do
   test -e "$prefix/$file" || { echo "not installed: $file" && exit 1; }
 done
+test -e "$prefix"/lib*/iovad/libiovad-qemu-plugin.so || { echo "not installed: the plugin" && exit 1; }
 "$prefix/bin/iovad" --version
 
 # It says nothing of what it has no complaint about, whatever its status.
