@@ -17,8 +17,10 @@ packages=(
   # tests and benchmarks
   libgtest-dev libgmock-dev
   python3 python3-grpcio python3-grpc-tools python3-pytest
+  # tests with a real QEMU
+  qemu-system-x86 qemu-system-common seabios ovmf
   # tests with a real kernel in a virtual machine
-  qemu-system-x86 qemu-system-common busybox-static iproute2 cpio xz-utils make gcc binutils libelf1
+  busybox-static iproute2 cpio xz-utils make gcc binutils libelf1
   systemd
 )
 

@@ -34,14 +34,14 @@ def settled(text):
     return text
 
 
-def run_block(block, ctl):
-    """The block again, with what its commands print now."""
+def run_block(block, ctl, folder=ROOT):
+    """The block again, with what its commands print now, in `folder`."""
     now = ""
     for line in block.splitlines():
         if line.startswith("$ "):
             # Both outputs in the order they come, as on a terminal.
             run = subprocess.run(["bash", "-c", line[2:] + " 2>&1"], stdout=subprocess.PIPE,
-                                 text=True, env=environment(ctl.socket), cwd=ROOT,
+                                 text=True, env=environment(ctl.socket), cwd=folder,
                                  timeout=scaled(60), check=False)
             now += line + "\n" + run.stdout
     return now
