@@ -24,8 +24,8 @@ while (($#)); do
 done
 
 if [[ ! -e build/release/build.ninja ]]; then cmake --preset release >/dev/null; fi
-cmake --build --preset release \
-  --target core_bench rpc_bench mirror_bench store_bench state_bench -- --quiet
+cmake --build --preset release --target core_bench rpc_bench mirror_bench store_bench \
+  state_bench iovad_qemu_plugin -- --quiet
 
 bin=build/release/bin
 work=$(mktemp -d)
@@ -36,4 +36,6 @@ taskset -c 0 "$bin/core_bench" "${smoke[@]}" --json "$work/core.json"
 "$bin/mirror_bench" "${smoke[@]}" --json "$work/mirror.json"
 taskset -c 0 "$bin/store_bench" "${smoke[@]}" --json "$work/store.json"
 "$bin/state_bench" "${smoke[@]}" --json "$work/state.json"
-/usr/bin/python3 tests/bench/table.py "${smoke[@]}" "$work"/{core,rpc,mirror,store,state}.json "$json"
+/usr/bin/python3 tests/bench/qemu_start.py "${smoke[@]}" --json "$work/qemu.json"
+/usr/bin/python3 tests/bench/table.py "${smoke[@]}" "$work"/{core,rpc,mirror,store,state,qemu}.json \
+  "$json"
