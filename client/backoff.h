@@ -25,7 +25,8 @@ class Backoff {
 
   // How long to pause now.
   absl::Duration Next() {
-    const absl::Duration pause = next_ * (0.5 + static_cast<double>(random_()) / random_.max());
+    const absl::Duration pause =
+        next_ * (0.5 + static_cast<double>(random_()) / static_cast<double>(random_.max()));
     next_ = std::min(next_ * 2, longest_);
     return pause;
   }

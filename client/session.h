@@ -110,8 +110,9 @@ class Session {
     }
     absl::StatusOr<std::string> handle =
         Deposit(FdKind::kMemory, memory.label, std::get<int>(memory.source), deadline);
-    if (handle.ok()) out.set_fd_handle(*std::move(handle));
-    return handle.status();
+    if (!handle.ok()) return handle.status();
+    out.set_fd_handle(*std::move(handle));
+    return absl::OkStatus();
   }
 
   // Calls `f()`, which leaves descriptors and then names their handles, again when the

@@ -351,7 +351,7 @@ absl::Status SpaceHandle::Export(const BlockSink& sink) const {
     status = sink(block);
   }
   if (!status.ok()) stream->Cancel();
-  const absl::Status end = client::ToCore(stream->Finish());
+  absl::Status end = client::ToCore(stream->Finish());
   if (!status.ok()) return status;
   if (end.ok() && !whole) return absl::DataLossError("the export has no trailer");
   return end;

@@ -64,7 +64,10 @@ class UpdateStream {
   // and no id is made: whoever wants to send again after a break, what was not answered,
   // gives one to each.
   virtual bool Send(uint64_t sequence, absl::Span<const Operation> operations,
-                    const PlanOptions& options = {}) = 0;
+                    const PlanOptions& options) = 0;
+  bool Send(uint64_t sequence, absl::Span<const Operation> operations) {
+    return Send(sequence, operations, PlanOptions());
+  }
   // Nothing more will be sent.
   virtual void SendsDone() = 0;
   // The next answer; nothing when there is none any more.

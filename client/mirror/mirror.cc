@@ -16,8 +16,8 @@ Mirror::Mirror(std::shared_ptr<client::Session> session, const std::string& spac
 
 Mirror::~Mirror() {
   if (session_->fork_mark().InChild()) {
-    // Its thread is the parent's, and its locks are as they were.
-    new std::shared_ptr<MirrorRunner>(std::move(runner_));
+    // Its thread is the parent's, and its locks are as they were: the session, which it
+    // holds, goes on holding it.
     return;
   }
   session_->RemoveMirror(runner_);
