@@ -30,6 +30,8 @@ absl::Status Client::WaitUntilServing(const CallOptions& options) const {
                                                  absl::Now());
 }
 
+absl::Status Client::CheckProcess() const { return session_->CheckProcess(); }
+
 client::Connection& Client::connection() const { return session_->connection(); }
 
 // ---- Spaces -------------------------------------------------------------------

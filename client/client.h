@@ -165,6 +165,9 @@ class Client {
   // (SpaceSpec::owner_handle, SpaceHandle::Transfer). It works once, and for half a minute.
   absl::StatusOr<std::string> AttestProcess(const CallOptions& options = {}) const;
 
+  // FAILED_PRECONDITION in a forked child of the process that made it. Asks nobody.
+  absl::Status CheckProcess() const;
+
   // The layer below: the API's messages, without repeats. A relay is run over it
   // (client/relay/relay_runner.h). Good as long as any copy of this client is.
   client::Connection& connection() const;

@@ -1,16 +1,13 @@
 #include "client/mirror/mirror_runner.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <algorithm>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/convert.h"
 #include "client/error.h"
+#include "client/quiet_thread.h"
 
 namespace iovad::client {
 namespace {
@@ -39,18 +36,10 @@ MirrorRunner::MirrorRunner(std::shared_ptr<Session> session, MirrorTable& table,
 }
 
 absl::Status MirrorRunner::Start() {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  absl::Status status;
-  try {
-    thread_ = std::thread([this] { Run(); });
-  } catch (const std::system_error& error) {
-    status = absl::ResourceExhaustedError(absl::StrCat("no thread for a mirror: ", error.what()));
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return status;
+  absl::StatusOr<std::thread> thread = StartQuietThread("iovad-mirror", [this] { Run(); });
+  if (!thread.ok()) return thread.status();
+  thread_ = *std::move(thread);
+  return absl::OkStatus();
 }
 
 void MirrorRunner::Stop() {
@@ -147,7 +136,6 @@ void MirrorRunner::Enter(MirrorState state, const absl::Status& why) {
 }
 
 void MirrorRunner::Run() {
-  pthread_setname_np(pthread_self(), "iovad-mirror");
   do {
     const absl::Status why = ToCore(Follow());
     if (stopping()) return;

@@ -60,20 +60,23 @@ class MirrorView {
   // address.
   Translated Translate(const Query& query, absl::Span<Segment> out) const {
     Translated result;
-    if (!IsWellFormed(query)) {
-      result.fault = Fault{FaultKind::kMiss, AddressOf(query)};
-      return result;
-    }
-    const TableSource source(table_);
-    const QueryOutcome outcome =
-        TranslateQuery(source, query, source.At(query, 0), [&](const Segment& segment) {
-          if (result.segment_count == out.size()) return false;
-          out[result.segment_count++] = segment;
-          return true;
-        });
+    const QueryOutcome outcome = TranslateEach(query, [&](const Segment& segment) {
+      if (result.segment_count == out.size()) return false;
+      out[result.segment_count++] = segment;
+      return true;
+    });
     result.done = outcome.done;
     result.fault = outcome.fault;
     return result;
+  }
+
+  // The same, for whoever keeps segments elsewhere: `emit(const Segment&)` returns whether
+  // there was room.
+  template <typename Emit>
+  QueryOutcome TranslateEach(const Query& query, Emit emit) const {
+    if (!IsWellFormed(query)) return {.fault = Fault{FaultKind::kMiss, AddressOf(query)}};
+    const TableSource source(table_);
+    return TranslateQuery(source, query, source.At(query, 0), emit);
   }
 
   // As SpaceHandle::Translate, with aliases counted. EMPTY_RANGE, RANGE_WRAPS.
