@@ -15,7 +15,7 @@ packages=(
   liblmdb-dev libsystemd-dev
   libgrpc-dev libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   # tests and benchmarks
-  libgtest-dev libgmock-dev
+  libgtest-dev libgmock-dev valgrind
   python3 python3-grpcio python3-grpc-tools python3-pytest
   # tests with a real QEMU
   qemu-system-x86 qemu-system-common seabios ovmf

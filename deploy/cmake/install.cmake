@@ -8,7 +8,7 @@ set(iovad_headers ${CMAKE_INSTALL_INCLUDEDIR}/iovad)
 set(iovad_package ${CMAKE_INSTALL_LIBDIR}/cmake/iovad)
 
 # The server is a program, not a library for others.
-foreach(library IN ITEMS proto core client relay c)
+foreach(library IN ITEMS proto core client relay c shared)
   set_target_properties(iovad_${library} PROPERTIES EXPORT_NAME ${library})
   target_include_directories(iovad_${library} INTERFACE $<INSTALL_INTERFACE:${iovad_headers}>)
   install(TARGETS iovad_${library} EXPORT iovadTargets
@@ -33,6 +33,12 @@ foreach(folder IN ITEMS mirror relay)
   install(FILES ${folder_headers} DESTINATION ${iovad_headers}/client/${folder})
 endforeach()
 install(FILES client/c/iovad_fd.h DESTINATION ${iovad_headers}/client/c)
+# For programs in C, the header by itself, and pkg-config.
+install(FILES client/c/iovad.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+file(RELATIVE_PATH IOVAD_PREFIX_FROM_PC
+  /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+configure_file(client/c/iovad.pc.in ${PROJECT_BINARY_DIR}/iovad.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/iovad.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 # The store is the daemon's alone.
 install(DIRECTORY core DESTINATION ${iovad_headers} FILES_MATCHING PATTERN "*.h"
         PATTERN store EXCLUDE)
