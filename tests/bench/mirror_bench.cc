@@ -1,5 +1,7 @@
 // Measures a mirror: what a look-up costs beside the core's own, and how far it is behind
-// a server that makes 50,000 changes a second, in hundreds.
+// a server that makes 50,000 changes a second, in hundreds. And the library for C: what a
+// look-up costs through libiovad.so, called by a process of its own, and what its code adds
+// to a map, by turns over one connection.
 //
 // The lag is measured from the moment before the Update is sent, so it holds the whole
 // call's way to the server and the change itself: no mirror is later behind the commit
@@ -9,6 +11,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <deque>
@@ -20,11 +23,14 @@
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "client/c/handles.h"
+#include "client/c/iovad.h"
 #include "client/client.h"
 #include "client/mirror/mirror.h"
 #include "core/address_space.h"
 #include "core/mutex.h"
 #include "tests/bench/bench_server.h"
+#include "tests/bench/c_caller.h"
 #include "tests/bench/workload.h"
 #include <nlohmann/json.hpp>
 
@@ -39,6 +45,7 @@ struct Sizes {
   int runs = 9;
   size_t live = 100'000;
   size_t look_ups = 200'000;  // a run
+  size_t maps = 40'000;       // of each library
   int seconds = 20;           // of changes
 };
 
@@ -72,7 +79,9 @@ class Bench {
         writer_(Must(Client::Connect(address), "Connect")),
         reader_(Must(Client::Connect(address), "Connect")),
         written_(Must(writer_.CreateSpace({.name = "bench"}), "CreateSpace")),
-        mirror_(Must(Must(reader_.OpenSpace("bench"), "OpenSpace").OpenMirror(), "OpenMirror")) {
+        mapped_(Must(writer_.CreateSpace({.name = "maps"}), "CreateSpace")),
+        mirror_(Must(Must(reader_.OpenSpace("bench"), "OpenSpace").OpenMirror(), "OpenMirror")),
+        c_(address, "bench") {
     Must(mirror_->WaitUntilLive(kLong), "WaitUntilLive");
     live_ = random_.Requests(sizes.live);
     Revision revision;
@@ -86,17 +95,21 @@ class Bench {
       revision = Must(written_.Update(operations), "Update").revision;
     }
     Must(mirror_->WaitFor(revision, kLong), "WaitFor");
+    c_.WaitFor(revision);
   }
 
   // ---- What a look-up costs, each waiting for the one before.
 
   void LookUp(nlohmann::json& result) {
-    std::vector<double> find, translate, batch;
+    std::vector<double> find, translate, batch, c_gpa, c_hva;
     for (int run = 0; run < sizes_.runs; ++run) {
-      std::vector<uint64_t> gpas(sizes_.look_ups);
-      for (uint64_t& gpa : gpas) {
+      std::vector<uint64_t> gpas;
+      std::vector<uint64_t> hvas;
+      for (size_t i = 0; i < sizes_.look_ups; ++i) {
         const Request& r = live_[random_.Below(live_.size())];
-        gpa = r.gpa + random_.Below(r.size - kBytes);
+        const uint64_t offset = random_.Below(r.size - kBytes);
+        gpas.push_back(r.gpa + offset);
+        hvas.push_back(r.hva + offset);
       }
       find.push_back(TimeDependent(
           gpas, [this](uint64_t gpa) { return core_.FindByGpa(Gpa(gpa))->id().value(); }));
@@ -108,13 +121,43 @@ class Bench {
         return t.done == kBytes ? segment.mapping_id.value() : 0;
       }));
       batch.push_back(TimeBatches(gpas));
+      const CCaller::Vectors vectors = c_.Translate(gpas, hvas);
+      c_gpa.push_back(vectors.by_gpa);
+      c_hva.push_back(vectors.by_hva);
     }
     result["find_ns"] = Median(find);
     result["translate_ns"] = Median(translate);
     result["translate_16_ns_each"] = Median(batch);
-    std::vector<double> ratios;
-    for (size_t i = 0; i < find.size(); ++i) ratios.push_back(translate[i] / find[i]);
-    result["translate_to_find"] = Median(ratios);
+    result["c_iovec_16_gpa_ns_each"] = Median(c_gpa);
+    result["c_iovec_16_hva_ns_each"] = Median(c_hva);
+    result["translate_to_find"] = MedianRatio(translate, find);
+    result["c_iovec_gpa_to_find"] = MedianRatio(c_gpa, find);
+    result["c_iovec_hva_to_find"] = MedianRatio(c_hva, find);
+  }
+
+  // ---- What a map costs, by either library.
+
+  void Maps(nlohmann::json& result) {
+    iovad_space handle = {writer_, mapped_};
+    iovad_error error = {.struct_size = sizeof(error)};
+    std::vector<double> own, c;
+    // A few at a time: what else the machine does slows both down.
+    constexpr size_t kTurn = 20;
+    for (size_t done = 0; done < sizes_.maps; done += kTurn) {
+      TimeMaps(kTurn, own, [this] {
+        Must(mapped_.Map({.gpa = Gpa(kGpa), .hva = Hva(kHva), .size = kPage}), "Map");
+      });
+      TimeMaps(kTurn, c, [&] {
+        uint64_t iova = 0;
+        if (iovad_map_guest(&handle, kGpa, kHva, kPage, IOVAD_READ_WRITE, nullptr, &iova, &error) !=
+            0) {
+          Must(absl::InternalError(error.message), "iovad_map_guest");
+        }
+      });
+    }
+    result["map_us"] = Median(own) / 1000;
+    result["c_map_us"] = Median(c) / 1000;
+    result["c_map_to_map"] = Median(c) / Median(own);
   }
 
   // ---- How far behind.
@@ -153,12 +196,34 @@ class Bench {
 
  private:
   static constexpr uint64_t kBytes = 256;
+  static constexpr uint64_t kGpa = 0x1000;
+  static constexpr uint64_t kHva = 0x7f0000001000;
+  static constexpr uint64_t kPage = 0x1000;
   static constexpr size_t kVector = 16;
   struct Sent {
     Revision revision = {};
     absl::Time sent = {};
     absl::Time answered = {};
   };
+
+  static double MedianRatio(const std::vector<double>& a, const std::vector<double>& b) {
+    std::vector<double> ratios;
+    for (size_t i = 0; i < a.size(); ++i) ratios.push_back(a[i] / b[i]);
+    return Median(ratios);
+  }
+
+  // Calls `map()` and undoes it, `count` times; by the clock.
+  template <typename F>
+  void TimeMaps(size_t count, std::vector<double>& times, F map) const {
+    for (size_t i = 0; i < count; ++i) {
+      const auto begin = std::chrono::steady_clock::now();
+      map();
+      const std::chrono::duration<double, std::nano> time =
+          std::chrono::steady_clock::now() - begin;
+      times.push_back(time.count());
+      Must(mapped_.Unmap({.what = AtGpa{Gpa(kGpa)}}), "Unmap");
+    }
+  }
 
   // Sixteen at a time, as a descriptor chain has them: at one revision.
   double TimeBatches(const std::vector<uint64_t>& gpas) const {
@@ -220,7 +285,9 @@ class Bench {
   Client writer_;
   Client reader_;  // another one: the writer does not wait for the mirror
   SpaceHandle written_;
+  SpaceHandle mapped_;
   std::unique_ptr<Mirror> mirror_;
+  CCaller c_;
   std::vector<Request> live_;
 
   Mutex mu_;
@@ -237,7 +304,7 @@ int Main(int argc, char** argv) {
   std::string json_file;
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--smoke") == 0) {
-      sizes = {.runs = 1, .live = 5000, .look_ups = 2000, .seconds = 1};
+      sizes = {.runs = 1, .live = 5000, .look_ups = 2000, .maps = 50, .seconds = 1};
     } else if (std::strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
       json_file = argv[++i];
     } else if (std::strcmp(argv[i], "--runs") == 0 && i + 1 < argc) {
@@ -252,6 +319,7 @@ int Main(int argc, char** argv) {
   Bench bench(server.address(), sizes);
   nlohmann::json result = {{"runs", sizes.runs}, {"live", sizes.live}};
   bench.LookUp(result);
+  bench.Maps(result);
   bench.Lag(result);
   for (const auto& [key, value] : result.items()) {
     std::printf("%-34s %14.3f\n", key.c_str(), value.get<double>());

@@ -32,9 +32,12 @@ RPC_TARGETS = [
     ("kept_stream_server_ns_per_op", "StreamUpdates, state kept: server ns an operation", "most",
      2000),
 ]
-# The same, of the mirror.
+# The same, of the mirror and of the library for C.
 MIRROR_TARGETS = [
     ("translate_to_find", "mirror: translate GPA / the core's find GPA, 100,000 live", "most", 1.3),
+    ("c_iovec_gpa_to_find", "libiovad.so: iovec of 16 by GPA, a segment / the same", "most", 2),
+    ("c_iovec_hva_to_find", "libiovad.so: iovec of 16 by HVA, a segment / the same", "most", 2),
+    ("c_map_to_map", "libiovad.so: Map p50 / the C++ client's", "most", 1.05),
     ("changes_per_s", "mirror: changes/s that were asked for, in hundreds", "least", 49_000),
     ("lag_p99_ms", "mirror: ms behind the sending of an Update, p99", "most", 20),
 ]
