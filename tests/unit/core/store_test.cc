@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <fstream>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -240,18 +241,19 @@ TEST(StoreTest, ASnapshotMayOutliveTheStore) {
 
 TEST(StoreTest, WhatWasBeingMadeIsRemoved) {
   const StoreDirectory directory;
+  const auto names = [&] {
+    std::set<std::string> all;
+    for (const auto& [name, bytes] : FilesOf(directory)) all.insert(name);
+    return all;
+  };
   MustOpen(directory).reset();
-  const auto before = FilesOf(directory);
+  const std::set<std::string> before = names();
   for (const char* name :
        {"iovad.mdb.new", "iovad.mdb.new-lock", "iovad.journal-0.new", "iovad.journal-1.new"}) {
     std::ofstream(directory.state() + "/" + name) << "a part";
   }
   MustOpen(directory).reset();
-  std::vector<std::string> names;
-  for (const auto& [name, bytes] : FilesOf(directory)) names.push_back(name);
-  std::vector<std::string> expected;
-  for (const auto& [name, bytes] : before) expected.push_back(name);
-  EXPECT_EQ(names, expected);
+  EXPECT_EQ(names(), before);
 }
 
 TEST(StoreTest, AStoreOfAnotherBootIsSetAsideOnce) {
