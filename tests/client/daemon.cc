@@ -73,7 +73,13 @@ void Daemon::Kill() {
 
 void Daemon::AwaitDeath() { EXPECT_EQ(WTERMSIG(Wait()), SIGKILL); }
 
-void Daemon::Freeze() { ASSERT_EQ(kill(pid_, SIGSTOP), 0); }
+void Daemon::Freeze() {
+  ASSERT_EQ(kill(pid_, SIGSTOP), 0);
+  // Told when the last of its threads has stopped, which may be a while later.
+  int status = 0;
+  ASSERT_EQ(waitpid(pid_, &status, WUNTRACED), pid_);
+  ASSERT_TRUE(WIFSTOPPED(status));
+}
 
 void Daemon::Thaw() { ASSERT_EQ(kill(pid_, SIGCONT), 0); }
 

@@ -37,7 +37,7 @@ class Daemon {
   void Kill();
   // Waits until it has died by itself, of SIGKILL.
   void AwaitDeath();
-  // SIGSTOP and SIGCONT.
+  // SIGSTOP, which has worked on all of it when this returns, and SIGCONT.
   void Freeze();
   void Thaw();
 
