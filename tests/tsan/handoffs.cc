@@ -8,7 +8,8 @@
 // every RPC handler, as gRPC is on all their stacks. So the few functions through
 // which gRPC locks and hands over are wrapped here, and say what they order:
 //  - what is unlocked happens before what is locked next;
-//  - starting an operation happens before its completion, by its tag.
+//  - starting an operation happens before its completion, by its tag;
+//  - all callbacks of a call on a server happen before the last one, OnDone.
 // What remains is the access to memory from inside the uninstrumented libraries:
 // TSAN_OPTIONS=ignore_noninstrumented_modules=1.
 //
@@ -16,9 +17,11 @@
 // symbols do; those are found with RTLD_NEXT.
 #include <dlfcn.h>
 #include <grpc/grpc.h>
+#include <grpcpp/support/server_callback.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
 
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -94,6 +97,22 @@ bool CondVar::WaitWithDeadline(Mutex* mu, Time deadline) {
 
 ABSL_NAMESPACE_END
 }  // namespace absl
+
+namespace grpc::internal {
+
+// The count of callbacks says that this is the last. Each lets go of it in code that is
+// seen, but the last may do so in the library. That hands a call which cannot be ended
+// right here to a thread of its executor, unseen; a new thread is seen.
+void ServerCallbackCall::ScheduleOnDone(bool inline_ondone) {
+  (void)callbacks_outstanding_.load(std::memory_order_acquire);
+  if (inline_ondone) {
+    CallOnDone();
+  } else {
+    std::thread([this] { CallOnDone(); }).detach();
+  }
+}
+
+}  // namespace grpc::internal
 
 extern "C" {
 
