@@ -101,7 +101,8 @@ void EventThread::Run() {
         epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), timeout);
     due.clear();
     for (int i = 0; i < count; ++i) {
-      if (ready[i].data.u64 != kWakeId) due.push_back(ready[i].data.u64);
+      const uint64_t id = ready[i].data.u64;  // a copy: the struct is packed
+      if (id != kWakeId) due.push_back(id);
     }
     uint64_t woken = 0;
     [[maybe_unused]] const ssize_t got = read(wake_.get(), &woken, sizeof(woken));

@@ -37,9 +37,9 @@ class ExportStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   void OnDone() override { delete this; }
 
  private:
-  absl::Status Begin(ServerContext& context, grpc::ByteBuffer bytes) {
+  absl::Status Begin(ServerContext& context, const grpc::ByteBuffer& bytes) {
     v1::ExportSpaceRequest request;
-    if (absl::Status s = ParseBytes(std::move(bytes), request); !s.ok()) return s;
+    if (absl::Status s = ParseBytes(bytes, request); !s.ok()) return s;
     absl::StatusOr<std::shared_ptr<Space>> space =
         context.registry.FindSpace(request.space(), request.space_uid());
     if (!space.ok()) return space.status();

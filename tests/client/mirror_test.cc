@@ -389,6 +389,7 @@ TEST_F(MirrorTest, ManyLookUpWhileMuchChanges) {
   std::atomic<bool> stop = false;
   std::atomic<uint64_t> torn = 0;
   std::vector<std::thread> readers;
+  readers.reserve(2);
   for (int i = 0; i < 2; ++i) {
     readers.emplace_back([&] {
       // Pages 0 and 1 are mapped and unmapped together.

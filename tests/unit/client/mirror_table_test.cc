@@ -292,6 +292,7 @@ TEST(LeftRightTest, ReadersSeeWholeStates) {
   std::atomic<bool> stop = false;
   std::atomic<uint64_t> torn = 0;
   std::vector<std::thread> readers;
+  readers.reserve(3);
   for (int i = 0; i < 3; ++i) {
     readers.emplace_back([&] {
       uint64_t last = 0;
@@ -333,6 +334,7 @@ TEST(MirrorTableTest, ReadersSeeOneRevisionAtATime) {
   std::atomic<bool> stop = false;
   std::atomic<uint64_t> wrong = 0;
   std::vector<std::thread> readers;
+  readers.reserve(2);
   for (int i = 0; i < 2; ++i) {
     readers.emplace_back([&] {
       uint64_t last = 0;

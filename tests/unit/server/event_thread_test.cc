@@ -61,6 +61,7 @@ TEST(EventThreadTest, SeveralMayWaitForOneFile) {
   Signal signal;
   std::atomic<int> calls = 0;
   std::vector<Subscription> waiting;
+  waiting.reserve(4);
   for (int i = 0; i < 4; ++i) {
     waiting.push_back(events.OnReadable(signal.fd(), [&] { ++calls; }));
   }
@@ -190,6 +191,7 @@ TEST(EventThreadTest, ManyComeAndGo) {
     }
   };
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i) threads.emplace_back(come_and_go);
   for (std::thread& thread : threads) thread.join();
   EXPECT_GT(calls, 0);

@@ -61,9 +61,10 @@ class Outcome {
 };
 
 class OwnerWatchTest : public testing::Test {
- protected:
+ public:
   ~OwnerWatchTest() override { events_.Stop(); }
 
+ protected:
   std::shared_ptr<Space> MakeSpace(const std::string& name, const OwnerPtr& owner,
                                    Lifetime lifetime = Lifetime::kOwnerProcess,
                                    absl::Duration grace = absl::ZeroDuration()) {
@@ -207,6 +208,7 @@ TEST_F(OwnerWatchTest, WhatIsLeftBelongsToALivingProcess) {
     owners.push_back(OwnerOf(*processes.back()));
   }
   std::vector<std::shared_ptr<Space>> spaces;
+  spaces.reserve(kSpaces);
   for (int i = 0; i < kSpaces; ++i) {
     spaces.push_back(MakeSpace("vm" + std::to_string(i), owners[i % owners.size()]));
   }
