@@ -60,6 +60,7 @@ void Cuttable::Wake(State state) {
 void Cuttable::Cut() { Wake(State::kCut); }
 void Cuttable::Mend() { Wake(State::kOpen); }
 void Cuttable::DropAnswers() { Wake(State::kDeaf); }
+void Cuttable::Hold() { Wake(State::kHeld); }
 
 void Cuttable::Accept() {
   Pair pair = {.client = UniqueFd(accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC)),
@@ -86,20 +87,22 @@ bool Cuttable::Move(int from, int to, bool drop) {
 }
 
 void Cuttable::Carry() {
+  bool held = false;
   while (true) {
     std::vector<pollfd> fds = {{wake_.get(), POLLIN, 0}, {listening_.get(), POLLIN, 0}};
     for (const Pair& pair : pairs_) {
-      fds.push_back({pair.client.get(), POLLIN, 0});
-      fds.push_back({pair.server.get(), POLLIN, 0});
+      fds.push_back({held ? -1 : pair.client.get(), POLLIN, 0});
+      fds.push_back({held ? -1 : pair.server.get(), POLLIN, 0});
     }
     poll(fds.data(), fds.size(), -1);
     const State state = [this] {
       const MutexLock lock(mu_);
       return state_;
     }();
+    held = state == State::kHeld;
     if (state == State::kCut) {
       pairs_.clear();
-    } else {
+    } else if (!held) {
       size_t at = 2;
       for (auto pair = pairs_.begin(); pair != pairs_.end(); at += 2) {
         bool alive = true;

@@ -35,9 +35,11 @@ class Cuttable {
   void Mend();
   // What the server says gets lost from now on, and connections stay; until cut.
   void DropAnswers();
+  // Nothing is carried any more, and connections stay; until mended.
+  void Hold();
 
  private:
-  enum class State { kOpen, kDeaf, kCut };
+  enum class State { kOpen, kDeaf, kHeld, kCut };
   struct Pair {
     UniqueFd client;
     UniqueFd server;
