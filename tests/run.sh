@@ -27,10 +27,10 @@ configure_and_build() {
 }
 
 # For the sanitizers: random runs are shorter, where each operation takes ten times as
-# long.
+# long. Those that take longest mostly wait, so twice as many run at once.
 build_and_test() {
   configure_and_build "$1"
-  IOVAD_TEST_OPS=${IOVAD_TEST_OPS:-0.2} ctest --preset "$1" --parallel "$jobs" --no-tests=error
+  IOVAD_TEST_OPS=${IOVAD_TEST_OPS:-0.2} ctest --preset "$1" --parallel $((2 * jobs)) --no-tests=error
 }
 
 stage_setup() { deploy/setup.sh; }
@@ -80,7 +80,7 @@ run_stage() {
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
 
 run_all() {
-  local name
+  local name verdict
   rm -rf "$results"
   for name in "$@"; do
     [[ $name == tests ]] || run_stage "$name" || true
@@ -89,7 +89,22 @@ run_all() {
   for name in "$@"; do
     [[ $name == tests ]] || printf '%-12s %s\n' "$name" "$(cat "$results/$name")"
   done
-  run_stage tests
+  verdict=0
+  run_stage tests || verdict=$?
+  for name in asan tsan; do
+    [[ $(cat "$results/$name" 2>/dev/null) != FAILED ]] || name_failed_tests "$name"
+  done
+  return "$verdict"
+}
+
+# Of a long run the last lines may be all that is kept: they say which tests it was.
+name_failed_tests() {
+  local failed=build/$1/Testing/Temporary/LastTestsFailed.log
+  if [[ -s $failed ]]; then
+    echo "failed in stage $1: $(cut -d: -f2- "$failed" | paste -sd' ')"
+  else
+    echo "stage $1 failed before its tests"
+  fi
 }
 
 case ${1:-} in

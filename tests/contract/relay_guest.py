@@ -50,9 +50,9 @@ class Guest:
         assert first.reset
         self.peer.wait_live()
 
-    def apply(self):
-        """Applies and acknowledges the next batch."""
-        batch = self.peer.apply()
+    def apply(self, batch=None):
+        """Applies and acknowledges a batch, the next one."""
+        batch = self.peer.apply(batch)
         self.revisions.append(batch.revision)
         return batch
 

@@ -129,11 +129,13 @@ def test_it_was_not_sent_what_was_stored(server, guest):
 
 
 def test_it_was_sent_several_revisions_at_once(server, guest):
-    # One is stored, and the others wait for it: they go together then.
     arm(guest, "space.stored", times=2)
-    running = [start_map(guest.client, "vm", n * MIB) for n in range(10, 20)]
+    running = [start_map(guest.client, "vm", 10 * MIB)]
+    batch = guest.peer.batch()
+    # It is stored, and the others wait for it: they go together then.
+    running += [start_map(guest.client, "vm", n * MIB) for n in range(11, 20)]
     running.append(guest.client.future("Unmap", space="vm", target=dict(at_gpa=0)))
-    guest.apply()
+    guest.apply(batch)
     for request in running[1:]:
         died(server, request)
     server.start()
