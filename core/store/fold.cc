@@ -104,7 +104,6 @@ class Fold::Sweep {
 };
 
 void Fold::Add(const WriteBatch& batch) {
-  ops_.reserve(ops_.size() + batch.ops());
   WriteBatch::Cursor cursor(batch);
   for (WriteBatch::Op op; cursor.Next(&op);) {
     const auto index = static_cast<uint32_t>(ops_.size());

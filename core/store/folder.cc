@@ -45,6 +45,20 @@ int Fill(MDB_txn* txn, absl::Span<const WriteBatch> batches, uint64_t next, Reco
   return fold.Apply(cursor, counts);
 }
 
+// LMDB uses what a transaction gave up in the one after the next. With a small one between
+// two large ones, its file is twice as large as what is in use, and not three times. When
+// it fails, nothing is missing but that.
+void PassGivenUpPages(const LmdbEnv& env, uint64_t next) {
+  MDB_txn* txn = nullptr;
+  RecordCounts none = {};
+  if (mdb_txn_begin(env.get(), nullptr, 0, &txn) != MDB_SUCCESS) return;
+  if (Fill(txn, {}, next, &none) == MDB_SUCCESS) {
+    (void)mdb_txn_commit(txn);
+  } else {
+    mdb_txn_abort(txn);
+  }
+}
+
 }  // namespace
 
 FoldAttempt FoldInto(const LmdbEnv& env, absl::Span<const WriteBatch> batches, uint64_t next) {
@@ -226,9 +240,20 @@ absl::Status Folder::Seal() {
   return absl::OkStatus();
 }
 
+size_t Folder::RecordsAtOnce() const {
+  uint64_t bytes = 0;
+  size_t batch = 0;
+  for (size_t records = 0; records < sealed_.ends.size(); ++records) {
+    for (; batch < sealed_.ends[records]; ++batch) bytes += sealed_.batches[batch].bytes();
+    if (bytes > bounds_.fold_bytes) return std::max<size_t>(records, 1);
+  }
+  return sealed_.ends.size();
+}
+
 absl::Status Folder::FoldSealed() {
   slot_.ExpireOlderThan(bounds_.max_snapshot_age);
-  absl::Status status = FoldFirst(sealed_.ends.size());
+  absl::Status status;
+  while (status.ok() && !sealed_.ends.empty()) status = FoldFirst(RecordsAtOnce());
   if (IsStoreFull(status)) {
     // A tool that looked at the file and was killed may keep pages from being used again.
     if (const std::shared_ptr<LmdbEnv> env = slot_.env())
@@ -258,8 +283,8 @@ absl::Status Folder::FoldOnce(size_t records) {
     closed_ = false;
   }
   const auto batches = absl::MakeConstSpan(sealed_.batches).first(sealed_.ends[records - 1]);
-  FoldAttempt attempt =
-      FoldInto(*slot_.env(), batches, sealed_.next - (sealed_.ends.size() - records));
+  const uint64_t next = sealed_.next - (sealed_.ends.size() - records);
+  FoldAttempt attempt = FoldInto(*slot_.env(), batches, next);
   if (attempt.poisoned) {
     absl::Status status = reopen();
     closed_ = !status.ok();
@@ -269,6 +294,7 @@ absl::Status Folder::FoldOnce(size_t records) {
     if (info.me_last_txnid >= attempt.transaction) attempt.status = absl::OkStatus();
   }
   if (!attempt.status.ok()) return attempt.status;
+  PassGivenUpPages(*slot_.env(), next);
   uint64_t bytes = 0;
   for (const WriteBatch& batch : batches) bytes += batch.bytes();
   const size_t folded = batches.size();

@@ -108,6 +108,10 @@ class Folder {
                         absl::Span<WriteBatch* const> batches) ABSL_LOCKS_EXCLUDED(mu_);
   // Makes the journal in use the sealed one. Nothing may be sealed.
   absl::Status Seal() ABSL_EXCLUSIVE_LOCKS_REQUIRED(fold_mu_) ABSL_LOCKS_EXCLUDED(mu_);
+  // How many of the sealed records make a transaction of the usual size. However far
+  // folding is behind, none is larger: LMDB's file would grow by what it replaces at once,
+  // and never be smaller.
+  size_t RecordsAtOnce() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(fold_mu_);
   absl::Status FoldSealed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(fold_mu_) ABSL_LOCKS_EXCLUDED(mu_);
   // The first so many of what is sealed, in as many transactions as it takes: the smaller
   // they are, the fewer pages must be free.

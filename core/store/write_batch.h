@@ -76,7 +76,6 @@ class WriteBatch {
   static std::optional<WriteBatch> FromBytes(std::string_view bytes);
 
   bool empty() const { return ops_ == 0; }
-  size_t ops() const { return ops_; }
   size_t bytes() const { return buffer_.size(); }
   // A blob of more than kMaxBlobBytes was put: the batch will be refused.
   bool too_large() const { return too_large_; }

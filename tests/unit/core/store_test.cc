@@ -342,5 +342,33 @@ TEST(StoreTest, ATooLargeRecordTakesOnlyItsBatchDown) {
   EXPECT_TRUE(ReadContents(*store).empty());
 }
 
+// Each fold touches nearly every page. Commits come faster than folds end.
+TEST(StoreTest, UnderChurnTheFileIsTwiceWhatIsInUse) {
+  const StoreDirectory directory;
+  const auto store = MustOpen(directory, kTestMapBytes, /*fold_bytes=*/uint64_t{1} << 20);
+  constexpr SpaceNumber kSpace(1);
+  constexpr uint64_t kLive = 20'000;
+  RandomSource random;
+  std::vector<uint64_t> ids(kLive);
+  uint64_t next = 1;
+  WriteBatch fill;
+  for (uint64_t& id : ids) {
+    id = next++;
+    fill.PutMapping(kSpace, GuestMapping(id, id));
+  }
+  ASSERT_TRUE(CommitNow(*store, std::move(fill)).ok());
+  for (uint64_t i = 0; i < 10 * kLive; ++i) {
+    uint64_t& id = ids[random.Below(kLive)];
+    WriteBatch batch;
+    batch.DeleteMapping(kSpace, MappingId(id));
+    id = next++;
+    batch.PutMapping(kSpace, GuestMapping(id, id));
+    ASSERT_TRUE(CommitNow(*store, std::move(batch)).ok());
+  }
+  const StateStore::Figures figures = store->figures();
+  EXPECT_LT(figures.file_bytes, figures.folder.used_bytes * 5 / 2);
+  EXPECT_LT(figures.file_bytes, kLive * 400);
+}
+
 }  // namespace
 }  // namespace iovad::store
