@@ -36,6 +36,13 @@ __attribute__((target("sse4.2"))) uint32_t BySse42(std::string_view data, uint32
     crc = _mm_crc32_u64(crc, word);
   }
   auto narrow = static_cast<uint32_t>(crc);
+  if (left >= 4) {
+    uint32_t word = 0;
+    std::memcpy(&word, at, 4);
+    narrow = _mm_crc32_u32(narrow, word);
+    at += 4;
+    left -= 4;
+  }
   for (; left > 0; ++at, --left) narrow = _mm_crc32_u8(narrow, static_cast<uint8_t>(*at));
   return ~narrow;
 }

@@ -1,5 +1,6 @@
 #include "core/store/check.h"
 
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -16,6 +17,15 @@ absl::Status Corrupt(const std::string& path, const std::string& what) {
 std::string DescribeKey(std::string_view bytes) {
   const std::optional<RecordKey> key = ParseKey(bytes);
   return key ? Describe(*key) : "an unknown key";
+}
+
+// Leaves from which on a second thread is worth its while.
+constexpr uint64_t kManyLeaves = 100;
+
+// Whether no blob has a part before this key and one from it on: mappings have none.
+bool BeginsRecord(std::string_view bytes) {
+  const std::optional<RecordKey> key = ParseKey(bytes);
+  return key && key->table == Table::kMapping;
 }
 
 // Counts whole records, and stops at the first problem.
@@ -136,7 +146,7 @@ bool RecordSink::OnRecord(uint64_t page, std::string_view key_bytes, std::string
     (void)OnProblem({.page = page, .text = Describe(*key) + ": its checksum is wrong"});
     return false;
   }
-  if (key->table == Table::kMapping && !ParseMapping(MappingId(key->id), *payload, &note_)) {
+  if (key->table == Table::kMapping && !IsMapping(*payload)) {
     (void)OnProblem({.page = page, .text = Describe(*key) + ": not a mapping"});
     return false;
   }
@@ -168,12 +178,29 @@ uint64_t ReadKeptPosition(PageFile& file) {
 
 absl::StatusOr<RecordCounts> CheckFile(PageFile& file, const std::string& path) {
   if (!file.meta_problems().empty()) return Corrupt(path, Describe(file.meta_problems().front()));
-  Counter counter;
-  if (file.WalkFree(counter)) (void)file.WalkMain("", "", counter);
-  if (const std::optional<PageProblem> problem = counter.TakeProblem()) {
-    return Corrupt(path, Describe(*problem));
+  Counter low;
+  Counter high;
+  if (file.WalkFree(low)) {
+    std::unique_ptr<PageFile> other;
+    if (file.meta() && file.meta()->main.leaf_pages >= kManyLeaves) {
+      absl::StatusOr<std::unique_ptr<PageFile>> opened = PageFile::Open(path);
+      if (!opened.ok()) return opened.status();
+      other = *std::move(opened);
+    }
+    if (other != nullptr) {
+      (void)file.WalkMainInHalves(*other, BeginsRecord, low, high);
+    } else {
+      (void)file.WalkMain("", "", low);
+    }
   }
-  return counter.counts();
+  for (Counter* counter : {&low, &high}) {
+    if (const std::optional<PageProblem> problem = counter->TakeProblem()) {
+      return Corrupt(path, Describe(*problem));
+    }
+  }
+  RecordCounts counts = low.counts();
+  for (size_t i = 0; i < counts.size(); ++i) counts[i] += high.counts()[i];
+  return counts;
 }
 
 }  // namespace iovad::store

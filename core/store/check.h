@@ -63,9 +63,6 @@ class RecordSink : public PageSink {
   // a blob.
   virtual void OnGood(const RecordKey& key, std::string_view key_bytes, std::string_view value,
                       std::string_view payload) = 0;
-
- private:
-  NotePtr note_;
 };
 
 }  // namespace iovad::store

@@ -82,14 +82,14 @@ iovec Piece(std::string_view bytes) {
   return {.iov_base = const_cast<char*>(bytes.data()), .iov_len = bytes.size()};
 }
 
-// Less at the end of the file.
-absl::StatusOr<std::string> ReadWhole(int fd, const std::string& path) {
+// The file's first `most` bytes, or all of it where it is shorter.
+absl::StatusOr<std::string> ReadUpTo(uint64_t most, int fd, const std::string& path) {
   struct stat there = {};
   if (fstat(fd, &there) != 0) return absl::ErrnoToStatus(errno, path);
   if (!S_ISREG(there.st_mode)) {
     return absl::FailedPreconditionError(absl::StrCat(path, " is no regular file"));
   }
-  std::string bytes(static_cast<size_t>(there.st_size), '\0');
+  std::string bytes(std::min(static_cast<uint64_t>(there.st_size), most), '\0');
   size_t got = 0;
   while (got < bytes.size()) {
     const ssize_t n = pread(fd, bytes.data() + got, bytes.size() - got, static_cast<off_t>(got));
@@ -178,7 +178,11 @@ absl::Status Journal::CheckVersion(const std::string& path) {
 absl::StatusOr<JournalContents> Journal::Read(const std::string& path) {
   const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!fd) return absl::ErrnoToStatus(errno, "cannot open " + path);
-  const absl::StatusOr<std::string> read = ReadWhole(fd.get(), path);
+  absl::StatusOr<std::string> read = ReadUpTo(kFirstRecordAt, fd.get(), path);
+  if (!read.ok()) return read.status();
+  const std::optional<MarkForm> mark = ReadMark(*read);
+  // What is behind the end is room for what is to come.
+  read = ReadUpTo(mark ? std::max(mark->end, kFirstRecordAt) : ~uint64_t{0}, fd.get(), path);
   if (!read.ok()) return read.status();
   const std::string_view bytes = *read;
   JournalContents contents;
@@ -194,7 +198,6 @@ absl::StatusOr<JournalContents> Journal::Read(const std::string& path) {
     problem(0, "it is of a version that no iovad writes");
     return contents;
   }
-  const std::optional<MarkForm> mark = ReadMark(bytes);
   if (!mark) {
     problem(kMarkAt, "the mark, which says how far the journal counts, is damaged");
   } else if (mark->end > bytes.size()) {

@@ -104,12 +104,12 @@ bool PageFile::FreedLast(const MetaPage& meta) const {
   for (unsigned levels = meta.free.depth; levels > 0; --levels) {
     // What cannot be read is for the walk to report.
     if (!ReadPages(page, 1, &bytes) || !CheckHeader(page, levels == 1, bytes).empty()) return true;
-    const std::optional<Node> node = NodeAt(bytes, form::NodeCount(bytes) - 1, levels == 1);
-    if (!node) return true;
+    PageNode node;
+    if (!form::ReadNode(bytes, form::NodeCount(bytes) - 1, levels == 1, &node)) return true;
     if (levels == 1) {
-      return node->key.size() == 8 && form::Load<uint64_t>(node->key, 0) == meta.transaction;
+      return node.key.size() == 8 && form::Load<uint64_t>(node.key, 0) == meta.transaction;
     }
-    page = node->child;
+    page = node.child;
   }
   return false;
 }
@@ -171,30 +171,6 @@ std::string PageFile::CheckHeader(uint64_t page, bool leaf, std::string_view byt
     return "its bounds are wrong";
   }
   return "";
-}
-
-std::optional<PageFile::Node> PageFile::NodeAt(std::string_view bytes, size_t index,
-                                               bool leaf) const {
-  const uint32_t at = form::Load<uint16_t>(bytes, form::kHeaderBytes + 2 * index);
-  if (at < form::Upper(bytes) || at % 2 != 0 || at + form::kNodeBytes > page_bytes_) {
-    return std::nullopt;
-  }
-  const std::string_view node = bytes.substr(at);
-  const uint32_t low = form::Load<uint16_t>(node, 0);
-  const uint32_t high = form::Load<uint16_t>(node, 2);
-  Node parsed = {.flags = form::Load<uint16_t>(node, 4), .data_bytes = low | high << 16};
-  const size_t key_bytes = form::Load<uint16_t>(node, 6);
-  size_t data_bytes = 0;
-  if (leaf) {
-    if ((parsed.flags & ~form::kBigNode) != 0) return std::nullopt;
-    data_bytes = parsed.flags != 0 ? sizeof(uint64_t) : parsed.data_bytes;
-  } else {
-    parsed.child = parsed.data_bytes | uint64_t{parsed.flags} << 32;
-  }
-  if (key_bytes + data_bytes > node.size() - form::kNodeBytes) return std::nullopt;
-  parsed.key = node.substr(form::kNodeBytes, key_bytes);
-  parsed.data = node.substr(form::kNodeBytes + key_bytes, data_bytes);
-  return parsed;
 }
 
 uint64_t PageFile::LeakedPages() const {

@@ -32,7 +32,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "core/unique_fd.h"
 
 namespace iovad::store {
@@ -78,6 +80,15 @@ struct MetaPage {
   uint64_t transaction = 0;
 };
 
+// MDB_node: a record of a leaf, or a separator of a branch.
+struct PageNode {
+  std::string_view key = {};
+  std::string_view data = {};  // leaves only
+  uint64_t child = 0;          // branches only
+  uint32_t data_bytes = 0;     // of a record; `data` says where it is when they are elsewhere
+  uint16_t flags = 0;
+};
+
 class PageFile {
  public:
   // An error only when the file cannot be opened or read at all.
@@ -95,6 +106,11 @@ class PageFile {
   // bound). Of the whole tree, the counts are checked, too. False when the sink
   // ended it.
   bool WalkMain(std::string_view first, std::string_view end, PageSink& sink);
+  // The whole main tree, with a second thread for about half of it: `low` is told of the
+  // records below some separator for which `may_divide` is true, `high` of the others.
+  // `other` is another object for the same file. False when a sink ended its half.
+  using MayDivide = absl::FunctionRef<bool(std::string_view key)>;
+  bool WalkMainInHalves(PageFile& other, MayDivide may_divide, PageSink& low, PageSink& high);
   // Leaves that nothing leads to and that are not free: those below a damaged
   // branch. To be asked after a whole WalkMain, and when WalkFree met no problem.
   // Nothing is read unless they are, in pages and in records, as many as the walk
@@ -132,14 +148,6 @@ class PageFile {
     Totals totals = {};
     bool clean = true;
   };
-  struct Node {
-    std::string_view key;
-    std::string_view data;
-    uint16_t flags;
-    uint64_t child;
-    uint32_t data_bytes;
-  };
-
   PageFile(UniqueFd fd, std::string path, uint64_t file_bytes);
   void ReadMetas();
   std::optional<MetaPage> ReadMeta(uint64_t page);
@@ -149,15 +157,20 @@ class PageFile {
   bool ReadPages(uint64_t page, uint64_t count, std::string* bytes) const;
   // Marks a page as in use; says why not when it cannot be.
   std::string Use(uint64_t page, std::vector<bool>* pages);
-  // The records of a page, or why it has none that could be trusted.
+  // Why a page has no records that could be trusted; empty when it has.
   std::string CheckHeader(uint64_t page, bool leaf, std::string_view bytes) const;
-  std::optional<Node> NodeAt(std::string_view bytes, size_t index, bool leaf) const;
 
   bool WalkTree(const TreeRoot& root, Walk& walk);
   bool WalkSubtree(const Subtree& subtree, Walk& walk);
-  bool WalkBranch(const Subtree& subtree, std::string_view bytes, Walk& walk);
+  static Subtree Whole(const TreeRoot& root) {
+    return {.page = root.root, .levels = root.depth, .first = {}, .end = {}};
+  }
+  bool CheckTotals(const TreeRoot& root, Walk& walk);
+  const std::string* ReadRoot(const Subtree& subtree, Walk& walk, bool* go_on);
+  bool ReadBranch(const Subtree& subtree, Walk& walk, std::vector<Subtree>* children);
+  bool WalkChildren(absl::Span<const Subtree> children, Walk& walk);
   bool WalkLeaf(const Subtree& subtree, std::string_view bytes, Walk& walk);
-  bool TakeFreeRecord(uint64_t page, const Node& node, Walk& walk);
+  bool TakeFreeRecord(uint64_t page, const PageNode& node, Walk& walk);
   static bool Report(Walk& walk, const Subtree& subtree, std::string text);
   static int Compare(const Walk& walk, std::string_view a, std::string_view b);
 
@@ -173,6 +186,8 @@ class PageFile {
   // Of the last whole walk of the main tree.
   Totals main_totals_;
   bool used_and_free_ = false;
+  // The pages that a walk is in, by their height above the leaves.
+  std::vector<std::string> walked_;
 };
 
 }  // namespace iovad::store

@@ -51,6 +51,30 @@ inline uint16_t Upper(std::string_view page) { return Load<uint16_t>(page, 14); 
 inline uint32_t RunLength(std::string_view page) { return Load<uint32_t>(page, 12); }
 inline size_t NodeCount(std::string_view page) { return (Lower(page) - kHeaderBytes) / 2; }
 
+// False when the node is not wholly on the page. Requires that `index` is below the count
+// and the page's bounds are right.
+inline bool ReadNode(std::string_view page, size_t index, bool leaf, PageNode* node) {
+  const size_t at = Load<uint16_t>(page, kHeaderBytes + 2 * index);
+  if (at < Upper(page) || at % 2 != 0 || at + kNodeBytes > page.size()) return false;
+  const uint32_t low = Load<uint16_t>(page, at);
+  const uint32_t high = Load<uint16_t>(page, at + 2);
+  node->data_bytes = low | high << 16;
+  node->flags = Load<uint16_t>(page, at + 4);
+  const size_t key_bytes = Load<uint16_t>(page, at + 6);
+  size_t data_bytes = 0;
+  if (leaf) {
+    if ((node->flags & ~kBigNode) != 0) return false;
+    data_bytes = node->flags != 0 ? sizeof(uint64_t) : node->data_bytes;
+  } else {
+    node->child = node->data_bytes | uint64_t{node->flags} << 32;
+  }
+  if (key_bytes + data_bytes > page.size() - at - kNodeBytes) return false;
+  const char* const key = page.data() + at + kNodeBytes;
+  node->key = {key, key_bytes};
+  node->data = {key + key_bytes, data_bytes};
+  return true;
+}
+
 inline TreeRoot ParseTree(std::string_view body, size_t at) {
   return {.pad = Load<uint32_t>(body, at),
           .flags = Load<uint16_t>(body, at + 4),

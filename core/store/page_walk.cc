@@ -1,5 +1,6 @@
 // PageFile's walks over trees.
 #include <algorithm>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,9 +9,26 @@
 
 namespace iovad::store {
 
+namespace {
+
+// As memcmp would, but for keys of 13 bytes and more by two comparisons of 8.
+int CompareBytes(std::string_view a, std::string_view b) {
+  constexpr size_t kLeast = 13;
+  if (a.size() >= kLeast && b.size() >= kLeast) {
+    for (const size_t at : {size_t{0}, kLeast - sizeof(uint64_t)}) {
+      const uint64_t left = __builtin_bswap64(form::Load<uint64_t>(a, at));
+      const uint64_t right = __builtin_bswap64(form::Load<uint64_t>(b, at));
+      if (left != right) return left < right ? -1 : 1;
+    }
+  }
+  return a.compare(b);
+}
+
+}  // namespace
+
 // Keys of the list of free pages are numbers of transactions.
 int PageFile::Compare(const Walk& walk, std::string_view a, std::string_view b) {
-  if (!walk.free_list || a.size() != 8 || b.size() != 8) return a.compare(b);
+  if (!walk.free_list || a.size() != 8 || b.size() != 8) return CompareBytes(a, b);
   const auto left = form::Load<uint64_t>(a, 0);
   const auto right = form::Load<uint64_t>(b, 0);
   return left < right ? -1 : static_cast<int>(left > right);
@@ -47,60 +65,130 @@ bool PageFile::WalkTree(const TreeRoot& root, Walk& walk) {
   // A look at a part leaves no marks.
   std::vector<bool> before;
   if (!whole) before = used_;
-  const Subtree tree = {.page = root.root, .levels = root.depth, .first = {}, .end = {}};
-  bool go_on = WalkSubtree(tree, walk);
+  const bool go_on = WalkSubtree(Whole(root), walk);
   if (!whole) used_ = std::move(before);
   if (whole && !walk.free_list) main_totals_ = walk.totals;
+  return go_on && whole ? CheckTotals(root, walk) : go_on;
+}
+
+bool PageFile::CheckTotals(const TreeRoot& root, Walk& walk) {
   // Counts would only repeat what was reported already.
-  if (!go_on || !whole || !walk.clean) return go_on;
+  if (!walk.clean) return true;
   const Totals& found = walk.totals;
   if (found.branch_pages != root.branch_pages || found.leaf_pages != root.leaf_pages ||
       found.overflow_pages != root.overflow_pages || found.entries != root.entries) {
-    go_on =
-        Report(walk, tree,
-               absl::StrCat("the tree has ", found.entries, " records on ", found.leaf_pages,
-                            " leaves, and should have ", root.entries, " on ", root.leaf_pages));
+    return Report(walk, Whole(root),
+                  absl::StrCat("the tree has ", found.entries, " records on ", found.leaf_pages,
+                               " leaves, and should have ", root.entries, " on ", root.leaf_pages));
   }
-  return go_on;
+  return true;
 }
 
-bool PageFile::WalkSubtree(const Subtree& subtree, Walk& walk) {
-  if (std::string text = Use(subtree.page, &used_); !text.empty()) {
-    return Report(walk, subtree, std::move(text));
+bool PageFile::WalkMainInHalves(PageFile& other, MayDivide may_divide, PageSink& low,
+                                PageSink& high) {
+  if (!meta_ || meta_->main.depth < 2) return WalkMain("", "", low);
+  const TreeRoot& root = meta_->main;
+  Walk walk = {.sink = low, .free_list = false};
+  Walk beside = {.sink = high, .free_list = false};
+  std::vector<Subtree> children;
+  if (!ReadBranch(Whole(root), walk, &children)) return false;
+  // The child nearest to the middle that may be the first of the upper half.
+  const size_t middle = children.size() / 2;
+  size_t first = children.size();
+  for (size_t i = 1; i < children.size(); ++i) {
+    const auto distance = [middle](size_t at) { return at > middle ? at - middle : middle - at; };
+    if (may_divide(children[i].first) && distance(i) < distance(first)) first = i;
   }
-  std::string bytes;
+  const absl::Span<const Subtree> all(children);
+  other.used_ = used_;
+  other.free_ = free_;
+  const std::vector<bool> shared = used_;
+  bool high_goes_on = true;
+  std::thread thread([&] { high_goes_on = other.WalkChildren(all.subspan(first), beside); });
+  const bool low_goes_on = WalkChildren(all.first(first), walk);
+  thread.join();
+  if (!low_goes_on || !high_goes_on) return false;
+  for (size_t page = 0; page < used_.size(); ++page) {
+    if (used_[page] && other.used_[page] && !shared[page]) {
+      const Subtree there = {.page = page, .levels = 1, .first = {}, .end = {}};
+      if (!Report(walk, there, "a page that is in use elsewhere")) return false;
+    }
+    used_[page] = used_[page] || other.used_[page];
+  }
+  walk.clean = walk.clean && beside.clean;
+  walk.totals.branch_pages += beside.totals.branch_pages;
+  walk.totals.leaf_pages += beside.totals.leaf_pages;
+  walk.totals.entries += beside.totals.entries;
+  walk.totals.bad_entries += beside.totals.bad_entries;
+  main_totals_ = walk.totals;
+  return CheckTotals(root, walk);
+}
+
+// Marks the subtree's page as used and reads it. Null when it is of no use, which was
+// reported then; `go_on` says whether to go on.
+const std::string* PageFile::ReadRoot(const Subtree& subtree, Walk& walk, bool* go_on) {
+  if (std::string text = Use(subtree.page, &used_); !text.empty()) {
+    *go_on = Report(walk, subtree, std::move(text));
+    return nullptr;
+  }
+  if (walked_.size() <= subtree.levels) walked_.resize(subtree.levels + 1);
+  std::string& bytes = walked_[subtree.levels];
   if (!ReadPages(subtree.page, 1, &bytes)) {
-    return Report(walk, subtree, "cannot be read: the file is cut short");
+    *go_on = Report(walk, subtree, "cannot be read: the file is cut short");
+    return nullptr;
   }
   const bool leaf = subtree.levels == 1;
   if (std::string text = CheckHeader(subtree.page, leaf, bytes); !text.empty()) {
-    return Report(walk, subtree, std::move(text));
+    *go_on = Report(walk, subtree, std::move(text));
+    return nullptr;
   }
   ++(leaf ? walk.totals.leaf_pages : walk.totals.branch_pages);
-  return leaf ? WalkLeaf(subtree, bytes, walk) : WalkBranch(subtree, bytes, walk);
+  return &bytes;
 }
 
-bool PageFile::WalkBranch(const Subtree& subtree, std::string_view bytes, Walk& walk) {
-  // All separators are looked at before any child: one that is wrong makes it
-  // unknown where its neighbours' keys end.
-  std::vector<Subtree> children;
-  const size_t count = form::NodeCount(bytes);
+bool PageFile::WalkSubtree(const Subtree& subtree, Walk& walk) {
+  if (subtree.levels > 1) {
+    std::vector<Subtree> children;
+    return ReadBranch(subtree, walk, &children) && WalkChildren(children, walk);
+  }
+  bool go_on = true;
+  const std::string* const bytes = ReadRoot(subtree, walk, &go_on);
+  return bytes == nullptr ? go_on : WalkLeaf(subtree, *bytes, walk);
+}
+
+// All separators are looked at before any child: one that is wrong makes it unknown
+// where its neighbours' keys end, and then there are no children.
+bool PageFile::ReadBranch(const Subtree& subtree, Walk& walk, std::vector<Subtree>* children) {
+  bool go_on = true;
+  const std::string* const bytes = ReadRoot(subtree, walk, &go_on);
+  if (bytes == nullptr) return go_on;
+  const auto refuse = [&](std::string text) {
+    children->clear();
+    return Report(walk, subtree, std::move(text));
+  };
+  const size_t count = form::NodeCount(*bytes);
   for (size_t i = 0; i < count; ++i) {
-    const std::optional<Node> node = NodeAt(bytes, i, /*leaf=*/false);
-    if (!node) return Report(walk, subtree, absl::StrCat("entry ", i, " is out of bounds"));
+    PageNode node;
+    if (!form::ReadNode(*bytes, i, /*leaf=*/false, &node)) {
+      return refuse(absl::StrCat("entry ", i, " is out of bounds"));
+    }
     // The first one's key is not used.
-    const std::string_view key = i == 0 ? subtree.first : node->key;
+    const std::string_view key = i == 0 ? subtree.first : node.key;
     if (i > 0) {
-      const std::string_view before = children.back().first;
+      const std::string_view before = children->back().first;
       if (key.empty() || (!before.empty() && Compare(walk, before, key) >= 0) ||
           (!subtree.end.empty() && Compare(walk, key, subtree.end) >= 0)) {
-        return Report(walk, subtree, absl::StrCat("entry ", i, " is out of order"));
+        return refuse(absl::StrCat("entry ", i, " is out of order"));
       }
-      children.back().end = key;
+      children->back().end = key;
     }
-    children.push_back(
-        {.page = node->child, .levels = subtree.levels - 1, .first = key, .end = subtree.end});
+    children->push_back(
+        {.page = node.child, .levels = subtree.levels - 1, .first = key, .end = subtree.end});
   }
+  return true;
+}
+
+bool PageFile::WalkChildren(absl::Span<const Subtree> children, Walk& walk) {
   for (const Subtree& child : children) {
     if (!walk.first.empty() && !child.end.empty() && child.end <= walk.first) continue;
     if (!walk.end.empty() && child.first >= walk.end) break;
@@ -113,33 +201,35 @@ bool PageFile::WalkLeaf(const Subtree& subtree, std::string_view bytes, Walk& wa
   std::string_view before;
   const size_t count = form::NodeCount(bytes);
   size_t taken = form::Upper(bytes);
+  PageNode node;
   for (size_t i = 0; i < count; ++i) {
-    const std::optional<Node> node = NodeAt(bytes, i, /*leaf=*/true);
-    if (!node || (node->flags != 0 && !walk.free_list)) {
+    if (!form::ReadNode(bytes, i, /*leaf=*/true, &node) || (node.flags != 0 && !walk.free_list)) {
       ++walk.totals.bad_entries;
       if (!Report(walk, subtree, absl::StrCat("record ", i, " is out of bounds"))) return false;
       continue;
     }
-    taken += (form::kNodeBytes + node->key.size() + node->data.size() + 1) & ~size_t{1};
-    const bool in_order = !node->key.empty() &&
-                          (before.empty() || Compare(walk, before, node->key) < 0) &&
-                          (subtree.first.empty() || Compare(walk, subtree.first, node->key) <= 0) &&
-                          (subtree.end.empty() || Compare(walk, node->key, subtree.end) < 0);
-    if (!walk.first.empty() && node->key < walk.first) continue;
-    if (!walk.end.empty() && node->key >= walk.end) break;
+    taken += (form::kNodeBytes + node.key.size() + node.data.size() + 1) & ~size_t{1};
+    // What comes after one that is not below the subtree's first key is not, either.
+    const bool above = !before.empty()         ? Compare(walk, before, node.key) < 0
+                       : subtree.first.empty() ? !node.key.empty()
+                                               : Compare(walk, subtree.first, node.key) <= 0;
+    const bool in_order =
+        above && (subtree.end.empty() || Compare(walk, node.key, subtree.end) < 0);
+    if (!walk.first.empty() && node.key < walk.first) continue;
+    if (!walk.end.empty() && node.key >= walk.end) break;
     if (!in_order) {
       ++walk.totals.bad_entries;
       if (!Report(walk, subtree, absl::StrCat("record ", i, " is out of order"))) return false;
       continue;
     }
     if (walk.free_list) {
-      if (!TakeFreeRecord(subtree.page, *node, walk)) return false;
-    } else if (!walk.sink.OnRecord(subtree.page, node->key, node->data)) {
+      if (!TakeFreeRecord(subtree.page, node, walk)) return false;
+    } else if (!walk.sink.OnRecord(subtree.page, node.key, node.data)) {
       ++walk.totals.bad_entries;
       walk.clean = false;
       continue;
     }
-    before = node->key;
+    before = node.key;
     ++walk.totals.entries;
   }
   // LMDB keeps a page's records close together at its end.
@@ -150,7 +240,7 @@ bool PageFile::WalkLeaf(const Subtree& subtree, std::string_view bytes, Walk& wa
 }
 
 // The value is a count and that many page numbers, falling; room may be left behind.
-bool PageFile::TakeFreeRecord(uint64_t page, const Node& node, Walk& walk) {
+bool PageFile::TakeFreeRecord(uint64_t page, const PageNode& node, Walk& walk) {
   const Subtree here = {.page = page, .levels = 1, .first = {}, .end = {}};
   std::string_view data = node.data;
   std::string run;

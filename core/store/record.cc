@@ -1,5 +1,6 @@
 #include "core/store/record.h"
 
+#include <bit>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -49,30 +50,53 @@ T LoadLittle(const char* in) {
   return n;
 }
 
-// Reads numbers off the front; `ok` turns false where the bytes end.
-class Reader {
- public:
-  explicit Reader(std::string_view bytes) : bytes_(bytes) {}
-  template <typename T>
-  T Number() {
-    if (bytes_.size() < sizeof(T)) {
-      ok_ = false;
-      bytes_ = {};
-      return 0;
-    }
-    const T n = LoadLittle<T>(bytes_.data());
-    bytes_.remove_prefix(sizeof(T));
-    return n;
-  }
-  std::string_view rest() const { return bytes_; }
-  bool ok() const { return ok_; }
-
- private:
-  std::string_view bytes_;
-  bool ok_ = true;
+// What stands in a mapping's payload.
+struct MappingFields {
+  uint8_t flags;
+  uint64_t iova;
+  uint64_t last_offset;
+  uint64_t hva;
+  uint64_t revision;
+  uint64_t gpa;
+  uint64_t svq;
+  uint64_t memory;
+  std::string_view label;
 };
 
 bool Wraps(uint64_t first, uint64_t last_offset) { return last_offset > kMaxAddress - first; }
+
+// False unless the payload is a mapping's of this format.
+bool ReadFields(std::string_view payload, MappingFields* out) {
+  constexpr size_t kFixed = 1 + 4 * sizeof(uint64_t);
+  if (payload.size() < kFixed) return false;
+  const char* at = payload.data();
+  const auto number = [&at] {
+    const auto n = LoadLittle<uint64_t>(at);
+    at += sizeof(uint64_t);
+    return n;
+  };
+  const auto flags = static_cast<uint8_t>(*at++);
+  out->flags = flags;
+  out->iova = number();
+  out->last_offset = number();
+  out->hva = number();
+  out->revision = number();
+  if ((flags & ~kKnownBits) != 0 || (flags & kAccessBits) == 0) return false;
+  const auto optional = static_cast<size_t>(
+      std::popcount(static_cast<uint8_t>(flags & (kGuestBit | kSvqBit | kMemoryBit))));
+  if (payload.size() < kFixed + optional * sizeof(uint64_t)) return false;
+  out->gpa = (flags & kGuestBit) != 0 ? number() : 0;
+  out->svq = (flags & kSvqBit) != 0 ? number() : 0;
+  out->memory = (flags & kMemoryBit) != 0 ? number() : 0;
+  out->label = payload.substr(static_cast<size_t>(at - payload.data()));
+  if (Wraps(out->iova, out->last_offset) || Wraps(out->hva, out->last_offset) ||
+      Wraps(out->gpa, out->last_offset)) {
+    return false;
+  }
+  return ((flags & kSvqBit) != 0) == (out->svq != 0) &&
+         ((flags & kMemoryBit) != 0) == (out->memory != 0) &&
+         ((flags & kLabelBit) != 0) == !out->label.empty() && out->label.size() <= kMaxLabelBytes;
+}
 
 // Writes the CRC in front of what follows `start` in `out`.
 void Seal(std::string_view key, size_t start, std::string* out) {
@@ -185,25 +209,15 @@ std::optional<std::string_view> CheckedPayload(std::string_view key, std::string
   return payload;
 }
 
+bool IsMapping(std::string_view payload) {
+  MappingFields ignored = {};
+  return ReadFields(payload, &ignored);
+}
+
 std::optional<Mapping> ParseMapping(MappingId id, std::string_view payload, NotePtr* last_note) {
-  Reader in(payload);
-  const auto flags = in.Number<uint8_t>();
-  const auto iova = in.Number<uint64_t>();
-  const auto last_offset = in.Number<uint64_t>();
-  const auto hva = in.Number<uint64_t>();
-  const auto revision = in.Number<uint64_t>();
-  const auto gpa = (flags & kGuestBit) != 0 ? in.Number<uint64_t>() : 0;
-  const auto svq = (flags & kSvqBit) != 0 ? in.Number<uint64_t>() : 0;
-  const auto memory = (flags & kMemoryBit) != 0 ? in.Number<uint64_t>() : 0;
-  const std::string_view label = in.rest();
-  if (!in.ok() || (flags & ~kKnownBits) != 0 || (flags & kAccessBits) == 0) return std::nullopt;
-  if (Wraps(iova, last_offset) || Wraps(hva, last_offset) || Wraps(gpa, last_offset)) {
-    return std::nullopt;
-  }
-  if (((flags & kSvqBit) != 0) != (svq != 0) || ((flags & kMemoryBit) != 0) != (memory != 0) ||
-      ((flags & kLabelBit) != 0) != !label.empty() || label.size() > kMaxLabelBytes) {
-    return std::nullopt;
-  }
+  MappingFields in = {};
+  if (!ReadFields(payload, &in)) return std::nullopt;
+  const auto& [flags, iova, last_offset, hva, revision, gpa, svq, memory, label] = in;
   NotePtr note;
   if ((flags & (kSvqBit | kMemoryBit | kLabelBit)) != 0) {
     if (last_note != nullptr && *last_note && (*last_note)->svq == SvqId(svq) &&

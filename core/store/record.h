@@ -103,6 +103,8 @@ std::optional<std::string_view> CheckedPayload(std::string_view key, std::string
 // is none of this format.
 std::optional<Mapping> ParseMapping(MappingId id, std::string_view payload,
                                     NotePtr* last_note = nullptr);
+// Whether it would be something.
+bool IsMapping(std::string_view payload);
 
 // Bytes of a blob in each part but the last: the key, a CRC, the size and LMDB's
 // header of 8 bytes leave that much of the 2,038 that a record may have.
