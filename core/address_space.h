@@ -180,24 +180,18 @@ class AddressSpace {
   void UndoAll();
 
   // ---- Restoring ------------------------------------------------------------
-  // A new space becomes what one was before: each of its mappings, then the rest.
-  // STORE_CORRUPT for what no space can be: a mapping that is unaligned, overlaps
-  // another, or has an id or a revision from beyond the end.
 
   struct Position {
     Revision revision;
     MappingId next_mapping_id;
     SvqId next_svq_id;
   };
-  absl::Status RestoreMapping(const Mapping& mapping);
-  // `mappings` of each queue are looked up by id. A queue that lacks one, or a mapping
-  // that lacks its queue, is STORE_CORRUPT, or with `dropped` left out and named there.
+  // What `Restorer` leaves out.
   struct Dropped {
     std::vector<Mapping> mappings;
     std::vector<SvqId> svqs;
   };
-  absl::Status RestoreRest(const Position& position, std::vector<Svq> svqs,
-                           Dropped* dropped = nullptr);
+  class Restorer;
   // Where the space stands, planned steps included.
   Position position() const { return {planned_revision(), next_mapping_id_, next_svq_id_}; }
 

@@ -110,7 +110,8 @@ class BPlusTree {
         arena_(arena == nullptr ? &own_arena_ : arena),
         leaves_(sizeof(LeafNode), arena_),
         inners_(sizeof(InnerNode), arena_) {
-    root_ = NewLeaf();
+    last_ = NewLeaf();
+    root_ = last_;
   }
   BPlusTree(const BPlusTree&) = delete;
   BPlusTree& operator=(const BPlusTree&) = delete;
@@ -138,7 +139,9 @@ class BPlusTree {
     return leaf == nullptr ? Position() : Position(leaf, leaf->count - 1);
   }
   Position First() const { return LowerBound(0); }
-  Position Last() const { return FindAtOrBefore(kMaxAddress); }
+  Position Last() const {
+    return last_->count == 0 ? Position() : Position(last_, last_->count - 1);
+  }
 
   // The leaf in which (key, slot) is or belongs; its memory is being fetched.
   const LeafNode* LeafFor(uint64_t key, uint32_t slot) const {
@@ -177,7 +180,12 @@ class BPlusTree {
   Position FindFirst(uint64_t from, uint64_t least, SearchCost* cost = nullptr) const;
   // Last entry with a key up to `to` whose summary is at least `least`.
   Position FindLast(uint64_t to, uint64_t least, SearchCost* cost = nullptr) const;
-  // Largest summary of the entries with keys in [from, to]; 0 when there is none.
+  // Largest summary of all entries; 0 when there is none.
+  uint64_t LargestSummary() const {
+    return height_ == 0 ? SummaryOf(*static_cast<const LeafNode*>(root_))
+                        : static_cast<const InnerNode*>(root_)->LargestSummary();
+  }
+  // Of the entries with keys in [from, to].
   uint64_t LargestSummary(uint64_t from, uint64_t to) const {
     return LargestIn(root_, 0, from, to);
   }
@@ -256,6 +264,18 @@ class BPlusTree {
 
   // Inserts an entry that is not there yet. `path` is one to it.
   void Insert(Path& path, const Entry& entry);
+  // Inserts an entry that is not there yet without looking for its leaf, where that is the
+  // last one and has room. False, and nothing is changed, when it is not. Trees with
+  // neither duplicates nor summaries only.
+  bool InsertInLastLeaf(const Entry& entry) {
+    static_assert(!Policy::kDuplicates && !Policy::kSummary);
+    const int count = last_->count;
+    if (count == 0 || count == LeafNode::kCapacity || last_->keys[0] > entry.key) return false;
+    last_->Insert(last_->keys[count - 1] < entry.key ? count : last_->LowerBound(entry.key, 0),
+                  entry);
+    ++size_;
+    return true;
+  }
   void Insert(const Entry& entry) {
     Path path;
     Descend(entry.key, entry.slot, path);
@@ -348,6 +368,7 @@ class BPlusTree {
   BlockPool leaves_;
   BlockPool inners_;
   void* root_;
+  LeafNode* last_;
   int height_ = 0;  // levels of inner nodes
   size_t size_ = 0;
 };

@@ -71,6 +71,7 @@ void BPlusTree<Policy>::LinkAfter(LeafNode* left, LeafNode* right) {
   right->next = left->next;
   if (left->next != nullptr) left->next->previous = right;
   left->next = right;
+  if (left == last_) last_ = right;
 }
 
 // Puts `child` behind the one that the path goes through at `level`; -1 is above
@@ -260,6 +261,7 @@ void BPlusTree<Policy>::RemoveChild(Path& path, int level, int child) {
     auto* leaf = static_cast<LeafNode*>(node->children[child]);
     if (leaf->previous != nullptr) leaf->previous->next = leaf->next;
     if (leaf->next != nullptr) leaf->next->previous = leaf->previous;
+    if (leaf == last_) last_ = leaf->previous;
     leaves_.Free(leaf);
   } else {
     inners_.Free(node->children[child]);
@@ -272,7 +274,8 @@ void BPlusTree<Policy>::RemoveChild(Path& path, int level, int child) {
   if (node->count == 0) {
     // The last leaf went: an empty tree.
     inners_.Free(node);
-    root_ = NewLeaf();
+    last_ = NewLeaf();
+    root_ = last_;
     height_ = 0;
     return;
   }

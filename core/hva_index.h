@@ -115,6 +115,15 @@ class HvaIndex {
     return Insert(path, range, slot, [](uint32_t) {});
   }
 
+  // As `Insert`, without looking for its place, where `range` is above all others. False,
+  // and nothing is changed, when it is not, or would not be that quick.
+  bool Append(HvaRange range, uint32_t slot) {
+    const uint64_t first = range.first().value();
+    const AloneTree::Position last = alone_.Last();
+    if (!last.valid() || last.end() >= first || MeetsCrowd(range)) return false;
+    return alone_.InsertInLastLeaf({first, range.last().value(), slot});
+  }
+
   // Requires that (range, slot) is there, alone, and `path` to be one to it.
   void EraseAlone(Path& path, HvaRange range) { alone_.Erase(path, range.first().value(), 0); }
   // Requires that it is there, crowded.
@@ -218,7 +227,7 @@ inline bool HvaIndex::MeetsAlone(const Path& path, uint64_t first, uint64_t last
 }
 
 inline bool HvaIndex::MeetsCrowd(HvaRange range) const {
-  if (crowded_.empty()) return false;
+  if (crowded_.empty() || crowded_.LargestSummary() < range.first().value()) return false;
   return !crowded_.VisitOverlapping(range.first().value(), range.last().value(),
                                     [](const btree::Entry&) { return false; });
 }

@@ -46,11 +46,44 @@ const Mapping* MappingTable::Insert(Mapping mapping) {
   by_id_.Insert(paths.id, {.key = id, .slot = slot});
   by_iova_.Insert(paths.iova, {.key = iova, .slot = slot});
   by_gpa_.Insert(paths.gpa, {.key = gpa, .slot = slot});
+  InsertGuestHva(paths.guest_hva, hva, slot, access);
+  return &slab_[slot];
+}
+
+void MappingTable::InsertGuestHva(HvaIndex::Path& path, HvaRange hva, uint32_t slot,
+                                  Access access) {
   const HvaIndex::Company company = guest_by_hva_.Insert(
-      paths.guest_hva, hva, ValueOf(slot, access),
+      path, hva, ValueOf(slot, access),
       [this](uint32_t crowded) { slab_.SetMayShareHva(SlotOf(crowded), true); });
   slab_.SetMayShareHva(slot, company == HvaIndex::Company::kCrowded);
-  return &slab_[slot];
+}
+
+void MappingTable::Append(Mapping mapping) {
+  const uint64_t id = mapping.id().value();
+  const uint64_t iova = mapping.iova().first().value();
+  const HvaRange hva = mapping.hva();
+  const bool guest = mapping.is_guest();
+  const uint64_t gpa = guest ? mapping.gpa().first().value() : 0;
+  const Access access = mapping.access();
+  const uint32_t slot = slab_.Add(std::move(mapping));
+  const auto add = [slot](Tree& tree, uint64_t key) {
+    const btree::Entry entry = {.key = key, .slot = slot};
+    if (!tree.InsertInLastLeaf(entry)) tree.Insert(entry);
+  };
+  add(by_id_, id);
+  add(by_iova_, iova);
+  if (!guest) {
+    add(host_by_hva_, hva.first().value());
+    return;
+  }
+  add(by_gpa_, gpa);
+  if (guest_by_hva_.Append(hva, ValueOf(slot, access))) {
+    slab_.SetMayShareHva(slot, false);
+    return;
+  }
+  HvaIndex::Path path;
+  guest_by_hva_.Descend(hva.first(), path);
+  InsertGuestHva(path, hva, slot, access);
 }
 
 Mapping MappingTable::Remove(MappingId id) {

@@ -54,6 +54,9 @@ class MappingTable {
   // its GPA overlaps another's, and that host-only memory does not overlap other
   // host-only memory.
   const Mapping* Insert(Mapping mapping);
+  // The same, quicker where its id and ranges are above nearly all others, as they mostly
+  // are when mappings come by their ids.
+  void Append(Mapping mapping);
   // Requires that it is there.
   Mapping Remove(MappingId id);
   // Requires that it points into this table.
@@ -82,6 +85,11 @@ class MappingTable {
     const Mapping* before_ = nullptr;  // the last one that begins at `gpa_` or below
   };
   GpaProbe ProbeGpa(GpaRange range) const;
+  // Whether `gpa` is above all guest memory.
+  bool IsAboveGpas(Gpa gpa) const {
+    const Tree::Position last = by_gpa_.Last();
+    return !last.valid() || slab_[last.slot()].gpa().last() < gpa;
+  }
   // Starts to fetch what inserting a mapping at `hva` will read of the indexes by HVA.
   void PrefetchByHva(Hva hva, bool guest) const {
     if (guest) {
@@ -189,6 +197,7 @@ class MappingTable {
   static Access AccessOf(uint32_t value) { return static_cast<Access>(value >> kAccessShift); }
 
   struct Paths;
+  void InsertGuestHva(HvaIndex::Path& path, HvaRange hva, uint32_t slot, Access access);
 
   uint32_t CountByHva(Hva point) const;
 

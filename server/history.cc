@@ -49,6 +49,13 @@ std::vector<grpc::ByteBuffer> History::Told::Make() const {
   return made;
 }
 
+History::History(Bounds bounds, Revision newest, std::deque<Timed> last)
+    : History(bounds, Revision(newest.value() - last.size())) {
+  for (Timed& timed : last) {
+    Add(Revision(first_.value() + kept_.size()), std::move(timed.entry), timed.time);
+  }
+}
+
 bool History::MayDropOldest(absl::Time now) const {
   if (kept_.empty()) return false;
   return kept_.size() > bounds_.revisions || bytes_ > bounds_.bytes ||
@@ -94,6 +101,26 @@ std::vector<v1::Event> EventsOf(const History::Entry& entry) {
   Events events;
   WriteEvents(entry, events);
   return {std::make_move_iterator(events.begin()), std::make_move_iterator(events.end())};
+}
+
+History::Entry EntryOf(const Events& events) {
+  History::Entry entry;
+  std::vector<MappingChange>& changes = entry.effect.mappings;
+  changes.reserve(static_cast<size_t>(events.size()));
+  for (const v1::Event& event : events) {
+    if (!event.has_mapped() && !event.has_unmapped()) break;
+    std::optional<Mapping> mapping =
+        ReadMapping(event.has_mapped() ? event.mapped() : event.unmapped());
+    if (!mapping.has_value()) break;
+    changes.push_back(
+        {.kind = event.has_mapped() ? MappingChange::Kind::kMapped : MappingChange::Kind::kUnmapped,
+         .mapping = *std::move(mapping)});
+  }
+  if (changes.size() == static_cast<size_t>(events.size())) return entry;
+  // Events of all kinds are told in the order in which they were.
+  changes.clear();
+  entry.events = {events.begin(), events.end()};
+  return entry;
 }
 
 std::optional<IotlbBatch> BatchSince(const History& history, Revision from, Revision to) {

@@ -62,6 +62,13 @@ class History {
   History(Bounds bounds, Revision revision)
       : bounds_(bounds), first_(Revision(revision.value() + 1)) {}
 
+  // Of a space that is at `newest`, with what is known of its last revisions.
+  struct Timed {
+    Entry entry;
+    absl::Time time;
+  };
+  History(Bounds bounds, Revision newest, std::deque<Timed> last);
+
   const Bounds& bounds() const { return bounds_; }
 
   // Of the revision after the newest; returns it.
@@ -91,6 +98,10 @@ class History {
 using Events = google::protobuf::RepeatedPtrField<v1::Event>;
 void WriteEvents(const History::Entry& entry, Events& out);
 std::vector<v1::Event> EventsOf(const History::Entry& entry);
+
+// An entry of such events. Those of mappings, which nearly all are, become again what
+// they were made of: that takes up a fraction of a message.
+History::Entry EntryOf(const Events& events);
 
 // What leads a device's table from a revision to another. Nothing when that is not kept.
 std::optional<IotlbBatch> BatchSince(const History& history, Revision from, Revision to);

@@ -318,8 +318,6 @@ class Space : public std::enable_shared_from_this<Space> {
   struct Kept;
   void Unkeep(const Kept& before) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Corrupt(const std::string& what) const;
-  absl::Status RestoreHistory(const record::SpaceRecord& record, store::Snapshot& kept,
-                              absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DescribeLocked(v1::Space& out) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
   // SPACE_NOT_FOUND, REVISION_MISMATCH; then ATTACHMENT_FAILED, RELAY_DISCONNECTED,

@@ -12,6 +12,8 @@
 #include "server/attachment_change.h"
 #include "server/convert.h"
 #include "server/relay_state.h"
+#include "server/restore_history.h"
+#include "server/restore_mappings.h"
 #include "server/space.h"
 #include "server/state_records.h"
 
@@ -37,16 +39,6 @@ void WriteMemory(store::SpaceNumber space, const MemoryMap& memory, const Memory
     batch.DeleteMemory(space, id);
     return true;
   });
-}
-
-// Reads the mappings of a space: what stopped it, in reading or in restoring.
-absl::Status RestoreMappings(store::Snapshot& kept, store::SpaceNumber space, AddressSpace& core) {
-  absl::Status status;
-  const absl::Status read = kept.ForEachMapping(space, MappingId(0), [&](const Mapping& m) {
-    status = core.RestoreMapping(m);
-    return status.ok();
-  });
-  return read.ok() ? status : read;
 }
 
 }  // namespace
@@ -260,7 +252,15 @@ absl::Status Space::Restore(const record::SpaceRecord& record, std::vector<Regis
     status = Corrupt(absl::StrCat(what, " ", id));
     return false;
   };
-  absl::Status read = RestoreMappings(kept, number_, core_);
+  AddressSpace::Restorer restorer(core_, {.revision = Revision(record.revision()),
+                                          .next_mapping_id = MappingId(record.next_mapping_id()),
+                                          .next_svq_id = SvqId(record.next_svq_id())});
+  const Revision newest(record.revision());
+  absl::StatusOr<std::deque<History::Timed>> history;
+  absl::Status read = RestoreMappings(kept, number_, restorer, [&] {
+    history = ReadHistory(kept, number_, newest,
+                          [this](const std::string& what) { return Corrupt(what); });
+  });
   std::vector<Svq> svqs;
   if (read.ok() && status.ok()) {
     read = kept.ForEachBlob(store::Table::kSvq, number_, 0, [&](uint64_t id, std::string_view b) {
@@ -273,10 +273,7 @@ absl::Status Space::Restore(const record::SpaceRecord& record, std::vector<Regis
     });
   }
   if (read.ok() && status.ok()) {
-    status = core_.RestoreRest({.revision = Revision(record.revision()),
-                                .next_mapping_id = MappingId(record.next_mapping_id()),
-                                .next_svq_id = SvqId(record.next_svq_id())},
-                               std::move(svqs), dropped);
+    status = restorer.Finish(std::move(svqs), dropped);
   }
   if (read.ok() && status.ok()) {
     read = kept.ForEachBlob(
@@ -290,41 +287,15 @@ absl::Status Space::Restore(const record::SpaceRecord& record, std::vector<Regis
           return true;
         });
   }
-  if (read.ok() && status.ok()) read = RestoreHistory(record, kept, status);
+  if (read.ok() && status.ok()) read = history.status();
+  if (read.ok() && status.ok()) {
+    history_ = History(history_.bounds(), newest, *std::move(history));
+    kept_.history = newest;
+    kept_.first_history = history_.first();
+  }
   // Of queues that were being made, or freed.
   DropIdleMemoryLocked();
   return read.ok() ? status : read;
-}
-
-absl::Status Space::RestoreHistory(const record::SpaceRecord& record, store::Snapshot& kept,
-                                   absl::Status& status) {
-  std::deque<std::pair<History::Entry, absl::Time>> entries;
-  uint64_t next = 0;
-  absl::Status read = kept.ForEachBlob(
-      store::Table::kHistory, number_, 0, [&](uint64_t revision, std::string_view b) {
-        record::HistoryRecord in;
-        if (!in.ParseFromArray(b.data(), static_cast<int>(b.size())) ||
-            revision > record.revision()) {
-          status = Corrupt(absl::StrCat("the history of revision ", revision));
-          return false;
-        }
-        // Only what reaches the newest revision without a gap can be resumed from.
-        if (revision != next) entries.clear();
-        next = revision + 1;
-        History::Entry entry;
-        for (v1::Event& event : *in.mutable_events()) entry.events.emplace_back().Swap(&event);
-        entries.emplace_back(std::move(entry), FromRecord(in.time_unix_ns()));
-        return true;
-      });
-  if (!read.ok() || !status.ok()) return read;
-  if (next != record.revision() + 1) entries.clear();
-  history_ = History(history_.bounds(), Revision(record.revision() - entries.size()));
-  for (auto& [entry, time] : entries) {
-    history_.Add(Revision(history_.first().value() + history_.size()), std::move(entry), time);
-  }
-  kept_.history = Revision(record.revision());
-  kept_.first_history = history_.first();
-  return absl::OkStatus();
 }
 
 }  // namespace iovad

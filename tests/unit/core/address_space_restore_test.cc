@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "core/address_space.h"
+#include "core/address_space_restorer.h"
 #include "core/error.h"
 
 namespace iovad {
@@ -37,11 +37,12 @@ TEST(AddressSpaceRestoreTest, GoesOnWhereTheOtherWas) {
   before.Commit();
 
   AddressSpace after(before.options());
+  AddressSpace::Restorer restorer(after, before.position());
   before.ListAt(before.revision(), Iova(0), [&](const Mapping& m) {
-    EXPECT_TRUE(after.RestoreMapping(m).ok());
+    EXPECT_TRUE(restorer.Add(m).ok());
     return true;
   });
-  ASSERT_TRUE(after.RestoreRest(before.position(), before.Svqs()).ok());
+  ASSERT_TRUE(restorer.Finish(before.Svqs()).ok());
   EXPECT_EQ(after.revision(), before.revision());
   EXPECT_EQ(after.mapping_count(), before.mapping_count());
   EXPECT_EQ(after.mapped_bytes(), before.mapped_bytes());
@@ -95,19 +96,21 @@ TEST(AddressSpaceRestoreTest, RefusesWhatNoSpaceCanBe) {
   for (const Case& c : kCases) {
     SCOPED_TRACE(c.name);
     AddressSpace space({.name = "vm1"});
+    AddressSpace::Restorer restorer(space, kPosition);
     absl::Status status;
     for (const Mapping& m : c.mappings) {
-      if (status.ok()) status = space.RestoreMapping(m);
+      if (status.ok()) status = restorer.Add(m);
     }
-    if (status.ok()) status = space.RestoreRest(kPosition, {});
+    if (status.ok()) status = restorer.Finish({});
     EXPECT_EQ(ReasonOf(status), Reason::kStoreCorrupt) << status;
     EXPECT_NE(status.message().find("space 'vm1'"), absl::string_view::npos) << status;
   }
-  AddressSpace space({.name = "vm1"});
-  EXPECT_EQ(ReasonOf(space.RestoreRest(kPosition, {Svq{.id = SvqId(10)}})), Reason::kStoreCorrupt);
-  EXPECT_EQ(ReasonOf(space.RestoreRest(
-                kPosition, {Svq{.id = SvqId(1), .mappings = {Host(1, 0x1000, 0x5000)}}})),
-            Reason::kStoreCorrupt);
+  for (const Svq& svq :
+       {Svq{.id = SvqId(10)}, Svq{.id = SvqId(1), .mappings = {Host(1, 0x1000, 0x5000)}}}) {
+    AddressSpace space({.name = "vm1"});
+    AddressSpace::Restorer restorer(space, kPosition);
+    EXPECT_EQ(ReasonOf(restorer.Finish({svq})), Reason::kStoreCorrupt);
+  }
 }
 
 }  // namespace

@@ -35,6 +35,7 @@ class BPlusTreeChecker {
         Fail() << "next";
       }
     }
+    if (tree_.last_ != leaves_.back()) Fail() << "last";
     return problems_.str();
   }
 

@@ -100,6 +100,48 @@ TEST(BPlusTreeTest, AscendingInsertionFillsLeaves) {
   EXPECT_EQ(checker.leaf_count(), kCount / PlainPolicy::kLeafCapacity);
 }
 
+// Keys mostly rise, and the highest go again.
+TEST(BPlusTreeTest, InsertsInTheLastLeafWhatBelongsThere) {
+  RandomSource random;
+  BPlusTree<SmallPlain> tree;
+  std::map<uint64_t, uint32_t> model;
+  uint64_t quick = 0;
+  for (uint32_t i = 0; i < ScaledOps(50'000); ++i) {
+    const uint64_t top = model.empty() ? 1000 : model.rbegin()->first;
+    if (!model.empty() && random.OneIn(random.OneIn(100) ? 1 : 3)) {
+      for (uint64_t n = random.Below(10); n > 0 && !model.empty(); --n) {
+        ASSERT_TRUE(tree.Erase(model.rbegin()->first));
+        model.erase(std::prev(model.end()));
+      }
+    } else {
+      const uint64_t key = top + random.Between(1, 5) - (random.OneIn(4) ? random.Below(20) : 0);
+      if (model.contains(key)) continue;
+      if (tree.InsertInLastLeaf({.key = key, .slot = i})) {
+        ++quick;
+      } else {
+        tree.Insert({.key = key, .slot = i});
+      }
+      model.emplace(key, i);
+    }
+    ASSERT_EQ(tree.size(), model.size());
+    ASSERT_EQ(tree.Last().valid(), !model.empty());
+    if (!model.empty()) {
+      ASSERT_EQ(tree.Last().key(), model.rbegin()->first);
+    }
+    if (i % 100 == 0) {
+      ASSERT_EQ(Problems(tree), "");
+    }
+  }
+  EXPECT_GT(quick, ScaledOps(50'000) / 10);
+  auto at = tree.First();
+  for (const auto& [key, slot] : model) {
+    ASSERT_TRUE(at.valid());
+    ASSERT_EQ(at.key(), key);
+    ASSERT_EQ(at.slot(), slot);
+    at = at.Next();
+  }
+}
+
 TEST(BPlusTreeTest, RandomInsertionKeepsLeavesThreeQuartersFull) {
   BPlusTree<PlainPolicy> tree;
   constexpr uint64_t kCount = 100'000;

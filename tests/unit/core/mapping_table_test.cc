@@ -209,7 +209,16 @@ class TableModelTest : public testing::Test {
       if (!guest && !other->is_guest() && other->hva().Overlaps(m.hva())) return;
     }
     ++next_id_;
-    list_.push_back(table_.Insert(m));
+    ASSERT_EQ(!guest || !table_.IsAboveGpas(m.gpa().first()),
+              !guest || std::any_of(list_.begin(), list_.end(), [&](const Mapping* other) {
+                return other->is_guest() && other->gpa().last() >= m.gpa().first();
+              }));
+    if (random_.OneIn(2)) {
+      list_.push_back(table_.Insert(m));
+    } else {
+      table_.Append(m);
+      list_.push_back(table_.FindById(m.id()));
+    }
   }
 
   void RemoveOne() {
