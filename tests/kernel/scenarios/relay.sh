@@ -73,3 +73,39 @@ wait "$relay" || fail "the relay ended with $?"
 cat /results/relay.log
 [ -z "$(entries)" ] || fail 'the device still maps something'
 stop_iovad || fail "iovad ended with $?"
+
+heading 'a program in C gives the library its descriptor'
+remove_device v1
+device=$(make_vduse v1 --type net)
+start_keeping() {
+  start_daemon iovad --state-dir /run/iovad/state --log-level info
+  iovad_pid=$daemon_pid
+}
+mapped() { [ "$(entries | wc -l)" -eq "$1" ] || fail "$(entries | wc -l) entries, not $1"; }
+at_step() { wait_until "c_device to be at '$1'" 60 test -e "/tmp/step.$1"; }
+go_on() { touch "/tmp/go.$1"; }
+cat >/tmp/look <<'END'
+touch "/tmp/step.$1"
+for i in $(seq 600); do
+  [ -e "/tmp/go.$1" ] && exit 0
+  sleep 0.1
+done
+exit 1
+END
+start_keeping
+c_device "$IOVAD_SOCKET" "$device" 'sh /tmp/look' >/results/c_device.log 2>&1 &
+owner=$!
+at_step mapped && mapped 1 && go_on mapped
+at_step changed && mapped 1 && go_on changed
+entries | grep -q ' r ' || fail 'what was mapped to be read can be written'
+at_step without-server
+entries >/tmp/before
+kill -9 "$iovad_pid"
+entries | cmp - /tmp/before || fail 'the device lost its table'
+start_keeping
+go_on without-server
+at_step with-server && mapped 2 && go_on with-server
+at_step stopped && mapped 0 && go_on stopped
+wait "$owner" || fail "c_device ended with $?"
+cat /results/c_device.log
+stop_iovad || fail "iovad ended with $?"
