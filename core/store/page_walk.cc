@@ -115,6 +115,7 @@ bool PageFile::WalkMainInHalves(PageFile& other, MayDivide may_divide, PageSink&
     }
     used_[page] = used_[page] || other.used_[page];
   }
+  used_and_free_ = used_and_free_ || other.used_and_free_;
   walk.clean = walk.clean && beside.clean;
   walk.totals.branch_pages += beside.totals.branch_pages;
   walk.totals.leaf_pages += beside.totals.leaf_pages;

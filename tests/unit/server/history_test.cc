@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -144,6 +146,53 @@ TEST(BatchSinceTest, IsNothingWhereTheHistoryDoesNotReach) {
   EXPECT_FALSE(BatchSince(history, Revision(2), Revision(5)).has_value());
   EXPECT_FALSE(BatchSince(history, Revision(4), Revision(6)).has_value());
   EXPECT_TRUE(BatchSince(history, Revision(5), Revision(5)).has_value());
+}
+
+TEST(HistoryTest, OneThatWasKeptGoesOnWithTheSameTimes) {
+  const absl::Time begin = absl::UnixEpoch();
+  std::deque<History::Timed> last;
+  for (int i = 0; i < 10; ++i) last.push_back({Maps(1), begin + absl::Seconds(i)});
+  History history({.age = absl::Seconds(5), .revisions = 8}, Revision(30), std::move(last));
+  // As many as may be kept, up to the newest; by age when the next one comes.
+  EXPECT_EQ(history.first().value() + history.size(), 31u);
+  EXPECT_EQ(history.first(), Revision(25));
+  Add(history, Maps(1), begin + absl::Seconds(12));
+  EXPECT_EQ(history.first(), Revision(28));
+}
+
+// Events become an entry again that is told in the same words.
+TEST(HistoryTest, EntriesOfEventsAreToldAlike) {
+  History::Entry mappings = Maps(3);
+  mappings.effect.mappings[1].kind = MappingChange::Kind::kUnmapped;
+  mappings.effect.mappings.push_back(
+      {MappingChange::Kind::kMapped,
+       Mapping(MappingId(9), IovaRange(Iova(0x9000), Iova(0x9fff)), std::nullopt, Hva(0x5000),
+               Access::kReadOnly, Revision(3),
+               NotePtr({.label = "ring", .svq = SvqId(4), .memory = MemoryId(2)}))});
+  History::Entry mixed = Maps(2);
+  mixed.effect.svqs_allocated.push_back(Svq{.id = SvqId(1), .queue_size = 16});
+  History::Entry others;
+  others.events.emplace_back().mutable_attached()->set_device("net0");
+  const auto bytes = [](const Events& events) {
+    std::string all;
+    for (const v1::Event& event : events) all += event.SerializeAsString() + "|";
+    return all;
+  };
+  for (const History::Entry* entry : {&mappings, &mixed, &others}) {
+    Events events;
+    WriteEvents(*entry, events);
+    const History::Entry again = EntryOf(events);
+    Events told;
+    WriteEvents(again, told);
+    EXPECT_EQ(bytes(told), bytes(events));
+  }
+  Events events;
+  WriteEvents(mappings, events);
+  EXPECT_THAT(EntryOf(events).effect.mappings, SizeIs(4));
+  // A mapping that cannot be stays what it is told as.
+  events.Mutable(0)->mutable_mapped()->set_size(0);
+  EXPECT_THAT(EntryOf(events).effect.mappings, SizeIs(0));
+  EXPECT_THAT(EntryOf(events).events, SizeIs(4));
 }
 
 }  // namespace
