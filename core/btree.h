@@ -264,17 +264,19 @@ class BPlusTree {
 
   // Inserts an entry that is not there yet. `path` is one to it.
   void Insert(Path& path, const Entry& entry);
-  // Inserts an entry that is not there yet without looking for its leaf, where that is the
-  // last one and has room. False, and nothing is changed, when it is not. Trees with
-  // neither duplicates nor summaries only.
-  bool InsertInLastLeaf(const Entry& entry) {
+  // Whether an entry of that key belongs into the last leaf, and finds room there. Trees
+  // with neither duplicates nor summaries only.
+  bool FitsLastLeaf(uint64_t key) const {
     static_assert(!Policy::kDuplicates && !Policy::kSummary);
     const int count = last_->count;
-    if (count == 0 || count == LeafNode::kCapacity || last_->keys[0] > entry.key) return false;
+    return count > 0 && count < LeafNode::kCapacity && last_->keys[0] <= key;
+  }
+  // Inserts an entry that is not there yet, and for which that is so.
+  void InsertInLastLeaf(const Entry& entry) {
+    const int count = last_->count;
     last_->Insert(last_->keys[count - 1] < entry.key ? count : last_->LowerBound(entry.key, 0),
                   entry);
     ++size_;
-    return true;
   }
   void Insert(const Entry& entry) {
     Path path;

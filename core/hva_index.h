@@ -115,13 +115,15 @@ class HvaIndex {
     return Insert(path, range, slot, [](uint32_t) {});
   }
 
-  // As `Insert`, without looking for its place, where `range` is above all others. False,
-  // and nothing is changed, when it is not, or would not be that quick.
-  bool Append(HvaRange range, uint32_t slot) {
-    const uint64_t first = range.first().value();
+  // Whether `range` is above all others, and inserting it finds room in the last leaf.
+  bool FitsEnd(HvaRange range) const {
     const AloneTree::Position last = alone_.Last();
-    if (!last.valid() || last.end() >= first || MeetsCrowd(range)) return false;
-    return alone_.InsertInLastLeaf({first, range.last().value(), slot});
+    return last.valid() && last.end() < range.first().value() && !MeetsCrowd(range) &&
+           alone_.FitsLastLeaf(range.first().value());
+  }
+  // Inserts one for which that is so; it is alone.
+  void InsertAtEnd(HvaRange range, uint32_t slot) {
+    alone_.InsertInLastLeaf({range.first().value(), range.last().value(), slot});
   }
 
   // Requires that (range, slot) is there, alone, and `path` to be one to it.

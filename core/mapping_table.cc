@@ -46,16 +46,11 @@ const Mapping* MappingTable::Insert(Mapping mapping) {
   by_id_.Insert(paths.id, {.key = id, .slot = slot});
   by_iova_.Insert(paths.iova, {.key = iova, .slot = slot});
   by_gpa_.Insert(paths.gpa, {.key = gpa, .slot = slot});
-  InsertGuestHva(paths.guest_hva, hva, slot, access);
-  return &slab_[slot];
-}
-
-void MappingTable::InsertGuestHva(HvaIndex::Path& path, HvaRange hva, uint32_t slot,
-                                  Access access) {
   const HvaIndex::Company company = guest_by_hva_.Insert(
-      path, hva, ValueOf(slot, access),
+      paths.guest_hva, hva, ValueOf(slot, access),
       [this](uint32_t crowded) { slab_.SetMayShareHva(SlotOf(crowded), true); });
   slab_.SetMayShareHva(slot, company == HvaIndex::Company::kCrowded);
+  return &slab_[slot];
 }
 
 void MappingTable::Append(Mapping mapping) {
@@ -68,7 +63,11 @@ void MappingTable::Append(Mapping mapping) {
   const uint32_t slot = slab_.Add(std::move(mapping));
   const auto add = [slot](Tree& tree, uint64_t key) {
     const btree::Entry entry = {.key = key, .slot = slot};
-    if (!tree.InsertInLastLeaf(entry)) tree.Insert(entry);
+    if (tree.FitsLastLeaf(key)) {
+      tree.InsertInLastLeaf(entry);
+    } else {
+      tree.Insert(entry);
+    }
   };
   add(by_id_, id);
   add(by_iova_, iova);
@@ -77,13 +76,23 @@ void MappingTable::Append(Mapping mapping) {
     return;
   }
   add(by_gpa_, gpa);
-  if (guest_by_hva_.Append(hva, ValueOf(slot, access))) {
+  if (guest_by_hva_.FitsEnd(hva)) {
+    guest_by_hva_.InsertAtEnd(hva, ValueOf(slot, access));
     slab_.SetMayShareHva(slot, false);
-    return;
+  } else {
+    InsertGuestHva(hva, slot, access);
   }
+}
+
+// As in `Insert`, where the compiler makes one piece of it and all that it calls, as long
+// as nothing else is in the way.
+void MappingTable::InsertGuestHva(HvaRange hva, uint32_t slot, Access access) {
   HvaIndex::Path path;
   guest_by_hva_.Descend(hva.first(), path);
-  InsertGuestHva(path, hva, slot, access);
+  const HvaIndex::Company company = guest_by_hva_.Insert(
+      path, hva, ValueOf(slot, access),
+      [this](uint32_t crowded) { slab_.SetMayShareHva(SlotOf(crowded), true); });
+  slab_.SetMayShareHva(slot, company == HvaIndex::Company::kCrowded);
 }
 
 Mapping MappingTable::Remove(MappingId id) {

@@ -197,8 +197,7 @@ class MappingTable {
   static Access AccessOf(uint32_t value) { return static_cast<Access>(value >> kAccessShift); }
 
   struct Paths;
-  void InsertGuestHva(HvaIndex::Path& path, HvaRange hva, uint32_t slot, Access access);
-
+  void InsertGuestHva(HvaRange hva, uint32_t slot, Access access);
   uint32_t CountByHva(Hva point) const;
 
   // The mapping at `at` when its last address, by `last_of`, reaches `address`.

@@ -211,7 +211,9 @@ TEST(HvaIndexTest, RandomOperationsAgainstAList) {
                                    ? items[random.Below(items.size())].range
                                    : Hvas(base + first, base + last);
         items.push_back({range, next_slot++});
-        if (random.OneIn(2) || !index.Append(items.back().range, items.back().slot)) {
+        if (random.OneIn(2) && index.FitsEnd(items.back().range)) {
+          index.InsertAtEnd(items.back().range, items.back().slot);
+        } else {
           index.Insert(items.back().range, items.back().slot);
         }
       } else if (!items.empty()) {
