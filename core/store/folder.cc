@@ -18,6 +18,9 @@ namespace {
 // Commits wait when folding has fallen behind that much.
 constexpr uint64_t kMostBytes = uint64_t{64} << 20;
 constexpr std::chrono::seconds kRetry{1};
+// On a disk with much room, how many bytes may come before it is asked again.
+constexpr uint64_t kAskAgain = uint64_t{256} << 10;
+constexpr uint64_t kMuchRoom = 16 * kAskAgain;
 
 // A sixteenth of the map, at most 256 MiB, is kept for undoing and deleting, which
 // write anew the pages that they touch.
@@ -158,10 +161,15 @@ bool Folder::HasRoomFor(uint64_t bytes) {
 }
 
 absl::Status Folder::CheckDisk(uint64_t bytes) {
-  // What it may take to fold this and all that waits.
   const auto fits = [&] {
-    const uint64_t needed = 2 * (figures().waiting_bytes + bytes);
-    return needed <= directory_.reserve() / 2 || needed + kFullDisk <= directory_.FreeOnDisk();
+    const uint64_t waiting = figures().waiting_bytes + bytes;
+    // What it may take to fold this and all that waits.
+    const uint64_t needed = 2 * waiting;
+    if (needed <= directory_.reserve() / 2) return true;
+    if (disk_asked_at_ <= waiting && waiting - disk_asked_at_ <= kAskAgain) return true;
+    const uint64_t free = directory_.FreeOnDisk();
+    disk_asked_at_ = needed + kFullDisk + kMuchRoom <= free ? waiting : kNotAsked;
+    return needed + kFullDisk <= free;
   };
   if (fits()) return absl::OkStatus();
   if (absl::Status status = FoldAll(); !status.ok()) return status;

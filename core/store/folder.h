@@ -127,6 +127,10 @@ class Folder {
   // Bytes in use above which only batches that may use the reserve are taken.
   const uint64_t full_mark_;
 
+  // The bytes that waited when the disk was last asked, and had much room. Of `Append`.
+  static constexpr uint64_t kNotAsked = ~uint64_t{0};
+  uint64_t disk_asked_at_ = kNotAsked;
+
   // Held while LMDB is written. Taken before `mu_`.
   Mutex fold_mu_;
   Appended sealed_ ABSL_GUARDED_BY(fold_mu_);
