@@ -176,8 +176,10 @@ def test_hello_that_is_refused(client, space, make_peer, reason, fields):
         peer.hello(**fields)
         refusal = peer.refusal()
         assert refusal.reason == reason, refusal
-    devices = [d.name for d in client.ListDevices(page_size=1000).devices]
-    assert name_of(peer) not in devices
+    # The refusal is told first.
+    wait_until(lambda: name_of(peer) not in
+               [d.name for d in client.ListDevices(page_size=1000).devices],
+               "the device is gone")
 
 
 def test_hello_comes_first(client, space, make_peer):
