@@ -33,7 +33,7 @@ absl::Status AddressSpace::Restorer::Add(const Mapping& mapping) {
     return CorruptMapping(mapping, "it is newer than the space");
   }
   // Ids mostly rise from one to the next: then none of them is there.
-  if (table.size() > 0 && mapping.id() <= highest_ && table.FindById(mapping.id()) != nullptr) {
+  if (mapping.id() <= highest_ && table.FindById(mapping.id()) != nullptr) {
     return CorruptMapping(mapping, "its id is there already");
   }
   if (!mapping.is_guest()) {

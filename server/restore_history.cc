@@ -3,7 +3,6 @@
 #include <google/protobuf/arena.h>
 
 #include <string_view>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "server/state_records.h"
@@ -11,8 +10,8 @@
 namespace iovad {
 namespace {
 
-// Room for a revision of some thousand events.
-constexpr size_t kBlockBytes = size_t{256} << 10;
+// A revision of a thousand events takes three of them.
+constexpr size_t kMaxBlockBytes = size_t{64} << 10;
 
 }  // namespace
 
@@ -22,10 +21,8 @@ absl::StatusOr<std::deque<History::Timed>> ReadHistory(
   std::deque<History::Timed> history;
   absl::Status status;
   uint64_t next = 0;
-  std::vector<char> block(kBlockBytes);
   google::protobuf::ArenaOptions options;
-  options.initial_block = block.data();
-  options.initial_block_size = block.size();
+  options.max_block_size = kMaxBlockBytes;
   google::protobuf::Arena arena(options);
   const absl::Status read = kept.ForEachBlob(
       store::Table::kHistory, space, 0, [&](uint64_t revision, std::string_view bytes) {

@@ -16,7 +16,6 @@ using Mappings = std::vector<Mapping>;
 constexpr size_t kAtOnce = 1000;
 // How far reading may be ahead, in steps of that.
 constexpr size_t kAhead = 16;
-constexpr size_t kFetchAhead = 16;
 
 // From one thread to the other, in order.
 class Handover {
@@ -67,8 +66,6 @@ absl::StatusOr<Mappings> Read(store::Snapshot& kept, store::SpaceNumber space, M
 
 absl::Status Add(const Mappings& mappings, AddressSpace::Restorer& restorer) {
   for (const Mapping& m : mappings) {
-    // They are in the other processor's cache.
-    __builtin_prefetch(&m + kFetchAhead);
     if (absl::Status added = restorer.Add(m); !added.ok()) return added;
   }
   return absl::OkStatus();
