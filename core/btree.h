@@ -45,7 +45,7 @@ namespace iovad::btree {
 // Key to slot; keys are unique.
 struct PlainPolicy {
   static constexpr int kLeafCapacity = 40;
-  static constexpr int kInnerKeys = 64;
+  static constexpr int kInnerKeys = 96;
   static constexpr bool kSlots = true;
   static constexpr bool kEnds = false;
   static constexpr bool kDuplicates = false;
@@ -133,10 +133,7 @@ class BPlusTree {
   Position FindAtOrBefore(uint64_t key) const { return AtOrBefore(LeafFor(key, kLastSlot), key); }
   // The same in a leaf that `LeafFor(key, kLastSlot)` found.
   static Position AtOrBefore(const LeafNode* leaf, uint64_t key) {
-    const int i = leaf->UpperBound(key);
-    if (i > 0) return Position(leaf, i - 1);
-    leaf = leaf->previous;
-    return leaf == nullptr ? Position() : Position(leaf, leaf->count - 1);
+    return Before(leaf, leaf->UpperBound(key));
   }
   Position First() const { return LowerBound(0); }
   Position Last() const {
@@ -176,9 +173,11 @@ class BPlusTree {
     for (int q = 0; q < n; ++q) leaves[q] = static_cast<const LeafNode*>(nodes[q]);
   }
 
-  // First entry with a key from `from` on whose summary is at least `least`.
+  // First entry from `from` on whose summary is at least `least`. Of the one that begins
+  // before and reaches `from`, what lies from there on counts.
   Position FindFirst(uint64_t from, uint64_t least, SearchCost* cost = nullptr) const;
-  // Last entry with a key up to `to` whose summary is at least `least`.
+  // Last entry that begins at `to` or below whose summary is at least `least`. Of the one
+  // that goes on beyond, what lies up to `to` counts.
   Position FindLast(uint64_t to, uint64_t least, SearchCost* cost = nullptr) const;
   // Largest summary of all entries; 0 when there is none.
   uint64_t LargestSummary() const {
@@ -318,6 +317,11 @@ class BPlusTree {
     if (index < leaf->count) return Position(leaf, index);
     return leaf->next == nullptr ? Position() : Position(leaf->next, 0);
   }
+  static Position Before(const LeafNode* leaf, int index) {
+    if (index > 0) return Position(leaf, index - 1);
+    leaf = leaf->previous;
+    return leaf == nullptr ? Position() : Position(leaf, leaf->count - 1);
+  }
 
   LeafNode* NewLeaf() {
     auto* leaf = static_cast<LeafNode*>(leaves_.Allocate());
@@ -339,6 +343,29 @@ class BPlusTree {
       }
     }
     return largest;
+  }
+
+  // Where a search begins: the way to a leaf.
+  struct Edge {
+    const InnerNode* nodes[kMaxHeight];
+    int children[kMaxHeight];
+    const LeafNode* leaf;
+
+    // Whether what the way goes through below the node at `level` can have an answer.
+    bool MayHave(int level, uint64_t least) const {
+      return level < 0 || nodes[level]->summaries.values[children[level]] >= least;
+    }
+  };
+  Edge EdgeAt(uint64_t key) const;
+  // The first entry of `leaf` from index `i` on whose summary is at least `least`, or the
+  // count; the last one up to `i`, or -1.
+  int FirstWith(const LeafNode& leaf, int i, uint64_t least) const {
+    while (i < leaf.count && policy_.Summary(leaf.keys[i], leaf.ends.values[i]) < least) ++i;
+    return i;
+  }
+  int LastWith(const LeafNode& leaf, int i, uint64_t least) const {
+    while (i >= 0 && policy_.Summary(leaf.keys[i], leaf.ends.values[i]) < least) --i;
+    return i;
   }
 
   void MakeRoom(Path& path, const Entry& entry);

@@ -181,13 +181,15 @@ struct alignas(kCacheLine) Inner {
   uint64_t keys[kKeys];  // separators; `count - 1` of them are in use
   void* children[kCapacity];
   [[no_unique_address]] OptionalArray<uint64_t, kCapacity, Policy::kSummary> summaries;
-  [[no_unique_address]] OptionalArray<uint64_t, kCapacity, Policy::kRunning> running;
+  // Those that are not in use are `kMaxAddress`.
+  [[no_unique_address]] OptionalArray<uint64_t, kKeys, Policy::kRunning> running;
   [[no_unique_address]] OptionalArray<uint32_t, kCapacity, Policy::kDuplicates> key_slots;
   int count;
 
   void Clear() {
     std::fill_n(keys, kKeys, kMaxAddress);
     count = 0;
+    RebuildRunning();
   }
 
   void SetSummary(int i, uint64_t summary) {
@@ -206,6 +208,20 @@ struct alignas(kCacheLine) Inner {
       while (i < count - 1 && keys[i] == key && key_slots.values[i] <= slot) ++i;
       return i;
     }
+  }
+
+  // The first child from `i` on whose summary is at least `least`, or the count.
+  int FirstWith(int i, uint64_t least) const {
+    if constexpr (Policy::kRunning) {
+      if (i == 0 || running.values[i - 1] < least) return CountBelow<kKeys>(running.values, least);
+    }
+    while (i < count && summaries.values[i] < least) ++i;
+    return i;
+  }
+  // The last one up to `i`, or -1.
+  int LastWith(int i, uint64_t least) const {
+    while (i >= 0 && summaries.values[i] < least) --i;
+    return i;
   }
 
   uint64_t LargestSummary() const {
@@ -320,6 +336,7 @@ struct alignas(kCacheLine) Inner {
         largest = std::max(largest, summaries.values[i]);
         running.values[i] = largest;
       }
+      std::fill(running.values + count, running.values + kKeys, kMaxAddress);
     }
   }
 

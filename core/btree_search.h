@@ -8,48 +8,51 @@
 namespace iovad::btree {
 
 template <typename Policy>
+auto BPlusTree<Policy>::EdgeAt(uint64_t key) const -> Edge {
+  Edge edge;
+  const void* node = root_;
+  for (int level = 0; level < height_; ++level) {
+    const auto* inner = static_cast<const InnerNode*>(node);
+    edge.nodes[level] = inner;
+    edge.children[level] = inner->ChildFor(key, 0);
+    node = inner->children[edge.children[level]];
+  }
+  edge.leaf = static_cast<const LeafNode*>(node);
+  return edge;
+}
+
+// Both searches look into the leaf at the edge of what they may look at, then go up to
+// the first node with a child further on that has an answer, and down to it: every child
+// chosen there has one.
+template <typename Policy>
 auto BPlusTree<Policy>::FindFirst(uint64_t from, uint64_t least, SearchCost* cost) const
     -> Position {
   static_assert(Policy::kSummary && !Policy::kDuplicates);
-  const InnerNode* nodes[kMaxHeight];
-  int children[kMaxHeight];
-  const void* node = root_;
-  for (int level = 0; level < height_; ++level) {
-    nodes[level] = static_cast<const InnerNode*>(node);
-    children[level] = nodes[level]->ChildFor(from, 0);
-    node = nodes[level]->children[children[level]];
-  }
+  const Edge edge = EdgeAt(from);
   if (cost != nullptr) cost->nodes += static_cast<uint64_t>(height_) + 1;
-  const auto* leaf = static_cast<const LeafNode*>(node);
-  const auto may_have = [&](int level) {
-    return level < 0 || nodes[level]->summaries.values[children[level]] >= least;
-  };
-  if (may_have(height_ - 1)) {
-    for (int i = leaf->LowerBound(from, 0); i < leaf->count; ++i) {
-      if (policy_.Summary(leaf->keys[i], leaf->ends.values[i]) >= least) return Position(leaf, i);
-    }
+  const LeafNode* leaf = edge.leaf;
+  int i = leaf->UpperBound(from);
+  const Position over = Before(leaf, i);
+  if (over.valid() && over.end() >= from && policy_.Summary(from, over.end()) >= least) return over;
+  if (edge.MayHave(height_ - 1, least)) {
+    i = FirstWith(*leaf, i, least);
+    if (i < leaf->count) return Position(leaf, i);
   }
-  // Up to the first node with a child further on that has an answer, then down
-  // to it: every child chosen below has one.
   for (int level = height_ - 1; level >= 0; --level) {
-    if (!may_have(level - 1)) continue;
-    int child = children[level] + 1;
-    while (child < nodes[level]->count && nodes[level]->summaries.values[child] < least) ++child;
+    if (!edge.MayHave(level - 1, least)) continue;
+    const InnerNode* inner = edge.nodes[level];
+    const int child = inner->FirstWith(edge.children[level] + 1, least);
     if (cost != nullptr) ++cost->nodes;
-    if (child >= nodes[level]->count) continue;
-    node = nodes[level]->children[child];
+    if (child >= inner->count) continue;
+    const void* node = inner->children[child];
     for (++level; level < height_; ++level) {
-      const auto* inner = static_cast<const InnerNode*>(node);
-      child = 0;
-      while (inner->summaries.values[child] < least) ++child;
-      node = inner->children[child];
+      inner = static_cast<const InnerNode*>(node);
+      node = inner->children[inner->FirstWith(0, least)];
       if (cost != nullptr) ++cost->nodes;
     }
     if (cost != nullptr) ++cost->nodes;
     leaf = static_cast<const LeafNode*>(node);
-    int i = 0;
-    while (policy_.Summary(leaf->keys[i], leaf->ends.values[i]) < least) ++i;
-    return Position(leaf, i);
+    return Position(leaf, FirstWith(*leaf, 0, least));
   }
   return Position();
 }
@@ -57,43 +60,38 @@ auto BPlusTree<Policy>::FindFirst(uint64_t from, uint64_t least, SearchCost* cos
 template <typename Policy>
 auto BPlusTree<Policy>::FindLast(uint64_t to, uint64_t least, SearchCost* cost) const -> Position {
   static_assert(Policy::kSummary && !Policy::kDuplicates);
-  const InnerNode* nodes[kMaxHeight];
-  int children[kMaxHeight];
-  const void* node = root_;
-  for (int level = 0; level < height_; ++level) {
-    nodes[level] = static_cast<const InnerNode*>(node);
-    children[level] = nodes[level]->ChildFor(to, 0);
-    node = nodes[level]->children[children[level]];
-  }
+  Edge edge = EdgeAt(to);
   if (cost != nullptr) cost->nodes += static_cast<uint64_t>(height_) + 1;
-  const auto* leaf = static_cast<const LeafNode*>(node);
-  const auto may_have = [&](int level) {
-    return level < 0 || nodes[level]->summaries.values[children[level]] >= least;
-  };
-  if (may_have(height_ - 1)) {
-    for (int i = leaf->UpperBound(to) - 1; i >= 0; --i) {
-      if (policy_.Summary(leaf->keys[i], leaf->ends.values[i]) >= least) return Position(leaf, i);
-    }
+  int i = edge.leaf->UpperBound(to) - 1;
+  if (i < 0) {
+    // The last one that begins at or below `to` is in the leaf before.
+    if (edge.leaf->previous == nullptr) return Position();
+    i = edge.leaf->previous->count - 1;
+    edge = EdgeAt(edge.leaf->previous->keys[i]);
+    if (cost != nullptr) cost->nodes += static_cast<uint64_t>(height_) + 1;
+  }
+  const LeafNode* leaf = edge.leaf;
+  const uint64_t end = std::min(leaf->ends.values[i], to);
+  if (policy_.Summary(leaf->keys[i], end) >= least) return Position(leaf, i);
+  if (edge.MayHave(height_ - 1, least)) {
+    i = LastWith(*leaf, i - 1, least);
+    if (i >= 0) return Position(leaf, i);
   }
   for (int level = height_ - 1; level >= 0; --level) {
-    if (!may_have(level - 1)) continue;
-    int child = children[level] - 1;
-    while (child >= 0 && nodes[level]->summaries.values[child] < least) --child;
+    if (!edge.MayHave(level - 1, least)) continue;
+    const InnerNode* inner = edge.nodes[level];
+    const int child = inner->LastWith(edge.children[level] - 1, least);
     if (cost != nullptr) ++cost->nodes;
     if (child < 0) continue;
-    node = nodes[level]->children[child];
+    const void* node = inner->children[child];
     for (++level; level < height_; ++level) {
-      const auto* inner = static_cast<const InnerNode*>(node);
-      child = inner->count - 1;
-      while (inner->summaries.values[child] < least) --child;
-      node = inner->children[child];
+      inner = static_cast<const InnerNode*>(node);
+      node = inner->children[inner->LastWith(inner->count - 1, least)];
       if (cost != nullptr) ++cost->nodes;
     }
     if (cost != nullptr) ++cost->nodes;
     leaf = static_cast<const LeafNode*>(node);
-    int i = leaf->count - 1;
-    while (policy_.Summary(leaf->keys[i], leaf->ends.values[i]) < least) --i;
-    return Position(leaf, i);
+    return Position(leaf, LastWith(*leaf, leaf->count - 1, least));
   }
   return Position();
 }

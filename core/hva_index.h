@@ -44,7 +44,7 @@ class HvaIndex {
  public:
   struct AlonePolicy {
     static constexpr int kLeafCapacity = 40;
-    static constexpr int kInnerKeys = 64;
+    static constexpr int kInnerKeys = 96;
     static constexpr bool kSlots = true;
     static constexpr bool kEnds = true;
     static constexpr bool kDuplicates = false;
@@ -54,7 +54,7 @@ class HvaIndex {
   };
   struct CrowdedPolicy {
     static constexpr int kLeafCapacity = 40;
-    static constexpr int kInnerKeys = 64;
+    static constexpr int kInnerKeys = 96;
     static constexpr bool kSlots = true;
     static constexpr bool kEnds = true;
     static constexpr bool kDuplicates = true;

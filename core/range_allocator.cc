@@ -114,16 +114,7 @@ std::optional<IovaRange> RangeAllocator::NextGap(uint64_t least, IovaRange withi
                                                  std::optional<Iova>& from,
                                                  btree::SearchCost* cost) const {
   if (!from) return std::nullopt;
-  Tree::Position at;
-  if (*from == within.first()) {
-    // Only the first gap may begin before `within`.
-    at = gaps_.FindAtOrBefore(from->value());
-    if (cost != nullptr) ++cost->nodes;
-    if (at.valid() && (at.end() < from->value() || UsableBytes(at, within) < least)) {
-      at = Tree::Position();
-    }
-  }
-  if (!at.valid()) at = gaps_.FindFirst(from->value(), least, cost);
+  const Tree::Position at = gaps_.FindFirst(from->value(), least, cost);
   if (!at.valid() || at.key() > within.last().value()) return std::nullopt;
   from = at.end() < within.last().value() ? std::optional(Iova(at.end() + 1)) : std::nullopt;
   return Gap(at).Intersect(within);
@@ -133,19 +124,7 @@ std::optional<IovaRange> RangeAllocator::PreviousGap(uint64_t least, IovaRange w
                                                      std::optional<Iova>& to,
                                                      btree::SearchCost* cost) const {
   if (!to) return std::nullopt;
-  Tree::Position at;
-  if (*to == within.last()) {
-    // Only the last gap may end behind `within`.
-    at = gaps_.FindAtOrBefore(to->value());
-    if (cost != nullptr) ++cost->nodes;
-    if (!at.valid()) return std::nullopt;
-    if (UsableBytes(at, within) < least) {
-      if (at.key() == 0) return std::nullopt;
-      at = gaps_.FindLast(at.key() - 1, least, cost);
-    }
-  } else {
-    at = gaps_.FindLast(to->value(), least, cost);
-  }
+  const Tree::Position at = gaps_.FindLast(to->value(), least, cost);
   if (!at.valid() || at.end() < within.first().value()) return std::nullopt;
   to = at.key() > within.first().value() ? std::optional(Iova(at.key() - 1)) : std::nullopt;
   return Gap(at).Intersect(within);
@@ -196,7 +175,7 @@ std::optional<IovaRange> RangeAllocator::LargestFree(IovaRange within) const {
   Tree::Position best = first;
   uint64_t most = UsableBytes(first, within);
   if (last.key() > first.key()) {
-    const uint64_t from = first.key() + 1;
+    const uint64_t from = first.end() + 1;
     const uint64_t between = last.key() - 1;
     if (from <= between) {
       const uint64_t inside = gaps_.LargestSummary(from, between);

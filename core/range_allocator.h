@@ -100,12 +100,12 @@ class RangeAllocator {
   // summary (2^64 counts as 2^64 - 1, which no request exceeds).
   struct GapPolicy {
     static constexpr int kLeafCapacity = 32;
-    static constexpr int kInnerKeys = 32;
+    static constexpr int kInnerKeys = 64;
     static constexpr bool kSlots = false;
     static constexpr bool kEnds = true;
     static constexpr bool kDuplicates = false;
     static constexpr bool kSummary = true;
-    static constexpr bool kRunning = false;
+    static constexpr bool kRunning = true;
     uint64_t Summary(uint64_t first, uint64_t last) const {
       const uint64_t skipped = -first & mask;
       if (skipped > last - first) return 0;

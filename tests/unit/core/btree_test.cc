@@ -329,12 +329,19 @@ TEST(BPlusTreeTest, SearchesBySummaryAgainstAScan) {
     auto lowest = model.end();
     auto highest = model.end();
     uint64_t largest = 0;
-    for (auto it = model.lower_bound(from); it != model.end() && it->first <= to; ++it) {
+    // The one that begins before `from` and reaches it counts from there on, the one that
+    // goes on beyond `to` up to there.
+    auto it = model.lower_bound(from);
+    if (it != model.begin() && (it == model.end() || it->first > from)) {
+      const auto before = std::prev(it);
+      if (before->second >= from && before->second - from >= least) lowest = before;
+    }
+    for (; it != model.end() && it->first <= to; ++it) {
       const uint64_t length = it->second - it->first;
       largest = std::max(largest, length);
-      if (length < least) continue;
-      if (lowest == model.end()) lowest = it;
-      highest = it;
+      if (length >= least && lowest == model.end()) lowest = it;
+      const bool is_last = std::next(it) == model.end() || std::next(it)->first > to;
+      if ((is_last ? std::min(it->second, to) - it->first : length) >= least) highest = it;
     }
     const auto first = tree.FindFirst(from, least);
     if (lowest != model.end()) {
