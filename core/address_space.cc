@@ -25,10 +25,9 @@ AddressSpace::AddressSpace(SpaceOptions options)
 
 std::string AddressSpace::Prefix() const { return absl::StrCat("space '", options_.name, "': "); }
 
-void AddressSpace::Add(Mapping mapping) {
+void AddressSpace::NoteAdded(const Mapping& mapping) {
   planned_bytes_ += mapping.size();
   journal_.push_back({JournalKind::kAdded, mapping});
-  table_.Insert(std::move(mapping));
 }
 
 void AddressSpace::Remove(const Mapping* mapping, Unmapped& result) {

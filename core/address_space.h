@@ -113,8 +113,7 @@ class AddressSpace {
   //   MAPPING_EXISTS, MAPPING_LIMIT, IOVA_EXHAUSTED, ENTRY_BUDGET,
   //   MEMORY_NOT_REGISTERED, MEMORY_UNSUITABLE; and for what unmaps
   //   MAPPING_NOT_FOUND, IN_USE, WOULD_SPLIT.
-  absl::StatusOr<Planned<std::vector<OperationResult>>> Update(
-      absl::Span<const Operation> operations);
+  absl::StatusOr<Planned<OperationResults>> Update(absl::Span<const Operation> operations);
 
   // Plans the memory of shadow virtqueues as one step. Every area needs its
   // address: MISSING_FIELD. INVALID_QUEUE_SIZE, INVALID_VALUE (an address that
@@ -315,13 +314,13 @@ class AddressSpace {
     size_t journal_begin() const { return step_.journal_begin; }
     // Keeps what was planned. A step that did nothing is none.
     template <typename T>
-    Planned<T> Finish(T value) {
+    void Finish(Planned<T>& planned) {
       finished_ = true;
-      const bool changed = space_.journal_.size() > step_.journal_begin ||
-                           space_.svq_journal_.size() > step_.svq_journal_begin;
-      if (changed) space_.steps_.push_back(step_);
-      const Revision revision(changed ? step_.revision.value() : step_.revision.value() - 1);
-      return {std::move(value), revision, changed};
+      planned.changed = space_.journal_.size() > step_.journal_begin ||
+                        space_.svq_journal_.size() > step_.svq_journal_begin;
+      if (planned.changed) space_.steps_.push_back(step_);
+      planned.revision =
+          Revision(planned.changed ? step_.revision.value() : step_.revision.value() - 1);
     }
 
    private:
@@ -332,7 +331,10 @@ class AddressSpace {
 
   // address_space_map.cc
   absl::Status CheckMapShape(const MapSpec& spec) const;
-  absl::StatusOr<Mapping> PlanMap(const MapSpec& spec, Revision revision, SvqId svq = SvqId(0));
+  bool IsWellFormed(const MapSpec& spec) const;
+  // The answer is in the table.
+  absl::StatusOr<const Mapping*> PlanMap(const MapSpec& spec, Revision revision,
+                                         SvqId svq = SvqId(0));
   NotePtr NoteFor(const MapSpec& spec, SvqId svq) const;
   absl::Status CheckPlace(const MapSpec& spec, IovaRange iova) const;
   absl::Status GuestConflict(const MapSpec& spec) const;
@@ -376,7 +378,8 @@ class AddressSpace {
   class SettledSource;
   class InFlightSource;
 
-  void Add(Mapping mapping);
+  // Notes that `mapping` is to be in the table, for `RollBack` and those who read the journal.
+  void NoteAdded(const Mapping& mapping);
   void Remove(const Mapping* mapping, Unmapped& result);
   void RollBack(const Step& to);
   void EndChange();

@@ -43,7 +43,17 @@ absl::Status AddressSpace::CheckShape(const Operation& operation) const {
   return map == nullptr ? absl::OkStatus() : CheckMapShape(*map);
 }
 
+// What `CheckMapShape` finds nothing wrong with, told at once.
+bool AddressSpace::IsWellFormed(const MapSpec& spec) const {
+  const uint64_t gpa = spec.gpa.value_or(Gpa(0)).value();
+  const uint64_t hva = spec.hva.value();
+  const uint64_t iova = spec.iova.value_or(Iova(0)).value();
+  return spec.size != 0 && spec.size - 1 <= kMaxAddress - std::max({gpa, hva, iova}) &&
+         ((gpa | hva | iova | spec.size) & (options_.page_size - 1)) == 0 && spec.label.empty();
+}
+
 absl::Status AddressSpace::CheckMapShape(const MapSpec& spec) const {
+  if (IsWellFormed(spec)) return absl::OkStatus();
   if (spec.size == 0) {
     return MakeError({.reason = Reason::kEmptyRange},
                      absl::StrCat(Prefix(), "size is 0; a mapping holds at least one page of ",
@@ -88,7 +98,7 @@ absl::Status AddressSpace::CheckMapShape(const MapSpec& spec) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Planned<std::vector<OperationResult>>> AddressSpace::Update(
+absl::StatusOr<Planned<OperationResults>> AddressSpace::Update(
     absl::Span<const Operation> operations) {
   const auto at = [&](const absl::Status& status, size_t i) {
     return operations.size() == 1 ? status : WithOpIndex(status, static_cast<uint32_t>(i));
@@ -98,16 +108,17 @@ absl::StatusOr<Planned<std::vector<OperationResult>>> AddressSpace::Update(
     if (!shape.ok()) return at(shape, i);
   }
   StepScope step(*this);
-  std::vector<OperationResult> results;
+  absl::StatusOr<Planned<OperationResults>> planned(absl::in_place);
+  OperationResults& results = planned->value;
   results.reserve(operations.size());
   for (size_t i = 0; i < operations.size(); ++i) {
     if (operations.size() > 1 && i % kFetchGroup == 0) {
       FetchAhead(operations.subspan(i, kFetchGroup));
     }
     if (const auto* map = std::get_if<MapSpec>(&operations[i])) {
-      absl::StatusOr<Mapping> mapped = PlanMap(*map, step.revision());
+      const absl::StatusOr<const Mapping*> mapped = PlanMap(*map, step.revision());
       if (!mapped.ok()) return at(mapped.status(), i);
-      results.emplace_back(*std::move(mapped));
+      results.emplace_back(**mapped);
     } else {
       absl::StatusOr<Unmapped> unmapped =
           PlanUnmap(std::get<UnmapSpec>(operations[i]), step.revision());
@@ -125,7 +136,8 @@ absl::StatusOr<Planned<std::vector<OperationResult>>> AddressSpace::Update(
     return at(CheckReachable(*memory_, m->hva(), m->access(), memory_required_by_, Prefix()),
               result == results.end() ? 0 : static_cast<size_t>(result - results.begin()));
   }
-  return step.Finish(std::move(results));
+  step.Finish(*planned);
+  return planned;
 }
 
 NotePtr AddressSpace::NoteFor(const MapSpec& spec, SvqId svq) const {
@@ -135,11 +147,11 @@ NotePtr AddressSpace::NoteFor(const MapSpec& spec, SvqId svq) const {
       .label = spec.label, .svq = svq, .memory = memory == nullptr ? MemoryId(0) : memory->id});
 }
 
-absl::StatusOr<Mapping> AddressSpace::PlanMap(const MapSpec& spec, Revision revision, SvqId svq) {
-  // What the later checks read is fetched while a place is looked for.
-  table_.PrefetchByHva(spec.hva, spec.gpa.has_value());
-  std::optional<MappingTable::GpaProbe> gpa;
-  if (spec.gpa.has_value()) gpa = table_.ProbeGpa(GpasOf(spec));
+absl::StatusOr<const Mapping*> AddressSpace::PlanMap(const MapSpec& spec, Revision revision,
+                                                     SvqId svq) {
+  // What is read later is fetched while a place is looked for.
+  MappingTable::Insertion insertion(
+      table_, spec.gpa.has_value() ? std::optional(GpasOf(spec)) : std::nullopt, spec.hva);
   // A place that is given: by the request, or by the guest's own layout.
   std::optional<Iova> fixed = spec.iova;
   if (!fixed.has_value() && options_.placement == Placement::kIdentity && spec.gpa.has_value()) {
@@ -151,9 +163,10 @@ absl::StatusOr<Mapping> AddressSpace::PlanMap(const MapSpec& spec, Revision revi
     if (absl::Status s = CheckPlace(spec, *iova); !s.ok()) return s;
   }
   absl::StatusOr<IovaRange> placed = iova.has_value() ? *iova : Allocate(spec);
-  if (gpa.has_value()) {
-    if (gpa->IsMapped()) return GuestConflict(spec);
-  } else {
+  insertion.FetchGpa();
+  if (placed.ok()) insertion.SetIova(placed->first());
+  if (insertion.MeetsGpa()) return GuestConflict(spec);
+  if (!spec.gpa.has_value()) {
     if (absl::Status s = CheckHostAddress(spec); !s.ok()) return s;
   }
   if (absl::Status s = CheckMappingLimit(1); !s.ok()) return s;
@@ -161,10 +174,10 @@ absl::StatusOr<Mapping> AddressSpace::PlanMap(const MapSpec& spec, Revision revi
   iova = *placed;
 
   allocator_.Take(*iova);
-  Mapping mapping(next_mapping_id_, *iova, spec.gpa, spec.hva, spec.access, revision,
-                  NoteFor(spec, svq));
+  const Mapping* mapping = insertion.Insert(Mapping(next_mapping_id_, *iova, spec.gpa, spec.hva,
+                                                    spec.access, revision, NoteFor(spec, svq)));
   next_mapping_id_ = MappingId(next_mapping_id_.value() + 1);
-  Add(mapping);
+  NoteAdded(*mapping);
   return mapping;
 }
 

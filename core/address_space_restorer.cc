@@ -40,8 +40,7 @@ absl::Status AddressSpace::Restorer::Add(const Mapping& mapping) {
     if (table.FindHostByHva(mapping.hva()) != nullptr) {
       return CorruptMapping(mapping, "its host-only memory is mapped already");
     }
-  } else if (!table.IsAboveGpas(mapping.gpa().first()) &&
-             table.ProbeGpa(mapping.gpa()).IsMapped()) {
+  } else if (!table.IsAboveGpas(mapping.gpa().first()) && table.IsGpaMapped(mapping.gpa())) {
     return CorruptMapping(mapping, "its GPA range is mapped already");
   }
   if (!space_.allocator_.Take(mapping.iova())) {

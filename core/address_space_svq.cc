@@ -99,7 +99,8 @@ absl::StatusOr<Planned<std::vector<Svq>>> AddressSpace::AllocSvqs(absl::Span<con
     if (!shape.ok()) return WithOpIndex(shape, static_cast<uint32_t>(i));
   }
   StepScope step(*this);
-  std::vector<Svq> svqs;
+  absl::StatusOr<Planned<std::vector<Svq>>> planned(absl::in_place);
+  std::vector<Svq>& svqs = planned->value;
   svqs.reserve(specs.size());
   for (size_t i = 0; i < specs.size(); ++i) {
     absl::StatusOr<Svq> svq = PlanSvq(specs[i], step.revision());
@@ -114,7 +115,8 @@ absl::StatusOr<Planned<std::vector<Svq>>> AddressSpace::AllocSvqs(absl::Span<con
         CheckReachable(*memory_, m->hva(), m->access(), memory_required_by_, Prefix()),
         static_cast<uint32_t>(svq - svqs.begin()));
   }
-  return step.Finish(std::move(svqs));
+  step.Finish(*planned);
+  return planned;
 }
 
 absl::StatusOr<Svq> AddressSpace::PlanSvq(const SvqSpec& spec, Revision revision) {
@@ -128,7 +130,7 @@ absl::StatusOr<Svq> AddressSpace::PlanSvq(const SvqSpec& spec, Revision revision
   for (const SvqArea& area :
        SvqAreas(spec.format, spec.queue_size, spec.control, options_.page_size)) {
     const Hva hva = *AddressOf(spec, area.kind);
-    absl::StatusOr<Mapping> mapped =
+    const absl::StatusOr<const Mapping*> mapped =
         PlanMap({.hva = hva,
                  .size = area.size,
                  .access = area.access,
@@ -136,13 +138,13 @@ absl::StatusOr<Svq> AddressSpace::PlanSvq(const SvqSpec& spec, Revision revision
                 revision, svq.id);
     if (!mapped.ok()) return mapped.status();
     uint64_t offset = 0;
-    if (const RegisteredMemory* memory = memory_->Find(mapped->hva());
+    if (const RegisteredMemory* memory = memory_->Find((*mapped)->hva());
         memory != nullptr && memory->own) {
       svq.memory = memory->id;
       offset = hva.value() - memory->client.first().value();
     }
-    PlaceArea(area.kind, mapped->iova().first(), offset, svq);
-    svq.mappings.push_back(*std::move(mapped));
+    PlaceArea(area.kind, (*mapped)->iova().first(), offset, svq);
+    svq.mappings.push_back(**mapped);
   }
   svqs_.emplace(svq.id, svq);
   svq_journal_.push_back({JournalKind::kAdded, svq});
@@ -161,7 +163,8 @@ absl::StatusOr<Planned<Unmapped>> AddressSpace::FreeSvqs(absl::Span<const SvqId>
                                   "; ListSVQs shows those there are"));
   }
   StepScope step(*this);
-  Unmapped result;
+  absl::StatusOr<Planned<Unmapped>> planned(absl::in_place);
+  Unmapped& result = planned->value;
   for (const SvqId id : wanted) {
     const auto svq = svqs_.find(id);
     for (const Mapping& m : svq->second.mappings) Remove(table_.FindById(m.id()), result);
@@ -169,7 +172,8 @@ absl::StatusOr<Planned<Unmapped>> AddressSpace::FreeSvqs(absl::Span<const SvqId>
     svqs_.erase(svq);
   }
   std::sort(result.removed.begin(), result.removed.end(), LowerIova());
-  return step.Finish(std::move(result));
+  step.Finish(*planned);
+  return planned;
 }
 
 }  // namespace iovad

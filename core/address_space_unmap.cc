@@ -164,8 +164,9 @@ void AddressSpace::KeepRemainder(const Mapping& of, uint64_t first, uint64_t las
   next_mapping_id_ = MappingId(next_mapping_id_.value() + 1);
   allocator_.Take(iova);
   result.removed_bytes -= remainder.size();
-  result.remainders.push_back(remainder);
-  Add(std::move(remainder));
+  NoteAdded(remainder);
+  table_.Insert(remainder);
+  result.remainders.push_back(std::move(remainder));
 }
 
 }  // namespace iovad

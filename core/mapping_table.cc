@@ -13,44 +13,44 @@ uint64_t LastId(const Mapping& m) { return m.id().value(); }
 
 }  // namespace
 
-// The ways to one mapping in all the trees. They are found before any of them is
-// used, so that the processor fetches their leaves side by side.
-struct MappingTable::Paths {
-  Tree::Path id;
-  Tree::Path iova;
-  Tree::Path gpa;
-  Tree::Path host_hva;
-  HvaIndex::Path guest_hva;
-};
+MappingTable::Insertion::Insertion(MappingTable& table, std::optional<GpaRange> gpa, Hva hva)
+    : table_(table), gpa_(gpa) {
+  if (gpa.has_value()) {
+    table.by_gpa_.Descend(gpa->first().value(), 0, gpa_path_);
+    table.guest_by_hva_.Descend(hva, guest_hva_path_);
+  } else {
+    table.host_by_hva_.Descend(hva.value(), 0, host_hva_path_);
+  }
+}
 
-const Mapping* MappingTable::Insert(Mapping mapping) {
+const Mapping* MappingTable::Insertion::Insert(Mapping mapping) {
   const uint64_t id = mapping.id().value();
   const uint64_t iova = mapping.iova().first().value();
   const HvaRange hva = mapping.hva();
-  Paths paths;
-  by_id_.DescendToEnd(id, paths.id);  // ids rise
-  by_iova_.Descend(iova, 0, paths.iova);
-  if (!mapping.is_guest()) {
-    host_by_hva_.Descend(hva.first().value(), 0, paths.host_hva);
-    const uint32_t slot = slab_.Add(std::move(mapping));
-    by_id_.Insert(paths.id, {.key = id, .slot = slot});
-    by_iova_.Insert(paths.iova, {.key = iova, .slot = slot});
-    host_by_hva_.Insert(paths.host_hva, {.key = hva.first().value(), .slot = slot});
-    return &slab_[slot];
-  }
-  const uint64_t gpa = mapping.gpa().first().value();
   const Access access = mapping.access();
-  by_gpa_.Descend(gpa, 0, paths.gpa);
-  guest_by_hva_.Descend(hva.first(), paths.guest_hva);
-  const uint32_t slot = slab_.Add(std::move(mapping));
-  by_id_.Insert(paths.id, {.key = id, .slot = slot});
-  by_iova_.Insert(paths.iova, {.key = iova, .slot = slot});
-  by_gpa_.Insert(paths.gpa, {.key = gpa, .slot = slot});
-  const HvaIndex::Company company = guest_by_hva_.Insert(
-      paths.guest_hva, hva, ValueOf(slot, access),
-      [this](uint32_t crowded) { slab_.SetMayShareHva(SlotOf(crowded), true); });
-  slab_.SetMayShareHva(slot, company == HvaIndex::Company::kCrowded);
-  return &slab_[slot];
+  Tree::Path id_path;
+  table_.by_id_.DescendToEnd(id, id_path);  // ids rise
+  MappingSlab& slab = table_.slab_;
+  const uint32_t slot = slab.Add(std::move(mapping));
+  table_.by_id_.Insert(id_path, {.key = id, .slot = slot});
+  table_.by_iova_.Insert(iova_path_, {.key = iova, .slot = slot});
+  if (!gpa_.has_value()) {
+    table_.host_by_hva_.Insert(host_hva_path_, {.key = hva.first().value(), .slot = slot});
+    return &slab[slot];
+  }
+  table_.by_gpa_.Insert(gpa_path_, {.key = gpa_->first().value(), .slot = slot});
+  const HvaIndex::Company company = table_.guest_by_hva_.Insert(
+      guest_hva_path_, hva, ValueOf(slot, access),
+      [&slab](uint32_t crowded) { slab.SetMayShareHva(SlotOf(crowded), true); });
+  slab.SetMayShareHva(slot, company == HvaIndex::Company::kCrowded);
+  return &slab[slot];
+}
+
+const Mapping* MappingTable::Insert(Mapping mapping) {
+  Insertion insertion(*this, mapping.is_guest() ? std::optional(mapping.gpa()) : std::nullopt,
+                      mapping.hva().first());
+  insertion.SetIova(mapping.iova().first());
+  return insertion.Insert(std::move(mapping));
 }
 
 void MappingTable::Append(Mapping mapping) {
@@ -105,31 +105,36 @@ Mapping MappingTable::Remove(const Mapping* mapping) {
   const uint64_t id = mapping->id().value();
   const uint64_t iova = mapping->iova().first().value();
   const HvaRange hva = mapping->hva();
-  Paths paths;
-  by_iova_.Descend(iova, 0, paths.iova);
-  by_id_.Descend(id, 0, paths.id);
+  // All ways are found before any is used, so that their leaves are fetched side by side.
+  Tree::Path id_path;
+  Tree::Path iova_path;
+  by_iova_.Descend(iova, 0, iova_path);
+  by_id_.Descend(id, 0, id_path);
   if (!mapping->is_guest()) {
-    host_by_hva_.Descend(hva.first().value(), 0, paths.host_hva);
-    by_iova_.Seek(paths.iova, iova, 0);
-    const uint32_t slot = paths.iova.leaf->slots.get(paths.iova.index);
-    by_iova_.EraseAt(paths.iova);
-    by_id_.Erase(paths.id, id, 0);
-    host_by_hva_.Erase(paths.host_hva, hva.first().value(), 0);
+    Tree::Path hva_path;
+    host_by_hva_.Descend(hva.first().value(), 0, hva_path);
+    by_iova_.Seek(iova_path, iova, 0);
+    const uint32_t slot = iova_path.leaf->slots.get(iova_path.index);
+    by_iova_.EraseAt(iova_path);
+    by_id_.Erase(id_path, id, 0);
+    host_by_hva_.Erase(hva_path, hva.first().value(), 0);
     return slab_.Remove(slot);
   }
   const uint64_t gpa = mapping->gpa().first().value();
   const bool alone = !mapping->may_share_hva();
-  by_gpa_.Descend(gpa, 0, paths.gpa);
-  if (alone) guest_by_hva_.Descend(hva.first(), paths.guest_hva);
-  [[maybe_unused]] const bool found = by_iova_.Seek(paths.iova, iova, 0);
+  Tree::Path gpa_path;
+  HvaIndex::Path hva_path;
+  by_gpa_.Descend(gpa, 0, gpa_path);
+  if (alone) guest_by_hva_.Descend(hva.first(), hva_path);
+  [[maybe_unused]] const bool found = by_iova_.Seek(iova_path, iova, 0);
   assert(found);
-  const uint32_t slot = paths.iova.leaf->slots.get(paths.iova.index);
+  const uint32_t slot = iova_path.leaf->slots.get(iova_path.index);
   assert(&slab_[slot] == mapping);
-  by_iova_.EraseAt(paths.iova);
-  by_id_.Erase(paths.id, id, 0);
-  by_gpa_.Erase(paths.gpa, gpa, 0);
+  by_iova_.EraseAt(iova_path);
+  by_id_.Erase(id_path, id, 0);
+  by_gpa_.Erase(gpa_path, gpa, 0);
   if (alone) {
-    guest_by_hva_.EraseAlone(paths.guest_hva, hva);
+    guest_by_hva_.EraseAlone(hva_path, hva);
   } else {
     guest_by_hva_.EraseCrowded(hva, ValueOf(slot, mapping->access()));
   }
@@ -162,20 +167,6 @@ const Mapping* MappingTable::FirstFrom(const Tree& tree, uint64_t address, LastO
 
 const Mapping* MappingTable::FirstFromIova(Iova iova) const {
   return FirstFrom(by_iova_, iova.value(), LastIova);
-}
-
-// Of the mapping above, its key is enough: a leaf says it, and no record is read.
-MappingTable::GpaProbe MappingTable::ProbeGpa(GpaRange range) const {
-  GpaProbe probe;
-  probe.gpa_ = range.first();
-  const Tree::Position before = by_gpa_.FindAtOrBefore(range.first().value());
-  if (before.valid()) {
-    probe.before_ = &slab_[before.slot()];
-    __builtin_prefetch(probe.before_);
-  }
-  const Tree::Position above = before.valid() ? before.Next() : by_gpa_.First();
-  probe.above_ = above.valid() && above.key() <= range.last().value();
-  return probe;
 }
 
 const Mapping* MappingTable::FindHostByHva(HvaRange range) const {

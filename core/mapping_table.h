@@ -54,6 +54,7 @@ class MappingTable {
   // its GPA overlaps another's, and that host-only memory does not overlap other
   // host-only memory.
   const Mapping* Insert(Mapping mapping);
+  class Insertion;
   // The same, quicker where its id and ranges are above nearly all others, as they mostly
   // are when mappings come by their ids.
   void Append(Mapping mapping);
@@ -70,33 +71,14 @@ class MappingTable {
   const Mapping* FindByGpa(Gpa gpa) const;
   // The mapping over the address, else the next one above, else null.
   const Mapping* FirstFromIova(Iova iova) const;
-  // Whether guest memory is mapped anywhere in `range`, in two steps: the first
-  // starts to fetch what the second reads. Good until the table changes.
-  class GpaProbe {
-   public:
-    bool IsMapped() const {
-      return above_ || (before_ != nullptr && before_->gpa().last() >= gpa_);
-    }
-
-   private:
-    friend class MappingTable;
-    Gpa gpa_;
-    bool above_ = false;               // one begins in the range
-    const Mapping* before_ = nullptr;  // the last one that begins at `gpa_` or below
-  };
-  GpaProbe ProbeGpa(GpaRange range) const;
+  // Whether guest memory is mapped anywhere in `range`.
+  bool IsGpaMapped(GpaRange range) const {
+    return MeetsGpa(by_gpa_.FindAtOrBefore(range.first().value()), range);
+  }
   // Whether `gpa` is above all guest memory.
   bool IsAboveGpas(Gpa gpa) const {
     const Tree::Position last = by_gpa_.Last();
     return !last.valid() || slab_[last.slot()].gpa().last() < gpa;
-  }
-  // Starts to fetch what inserting a mapping at `hva` will read of the indexes by HVA.
-  void PrefetchByHva(Hva hva, bool guest) const {
-    if (guest) {
-      guest_by_hva_.Prefetch(hva, HvaIndex::Company::kAlone);
-    } else {
-      host_by_hva_.LeafFor(hva.value(), 0);
-    }
   }
   // Some host-only mapping that overlaps `range` (the lowest), or null.
   const Mapping* FindHostByHva(HvaRange range) const;
@@ -196,7 +178,8 @@ class MappingTable {
   static uint32_t SlotOf(uint32_t value) { return value & (MappingSlab::kMaxSlots - 1); }
   static Access AccessOf(uint32_t value) { return static_cast<Access>(value >> kAccessShift); }
 
-  struct Paths;
+  // `before` is the last mapping that begins at the range's first address or below.
+  bool MeetsGpa(Tree::Position before, GpaRange range) const;
   void InsertGuestHva(HvaRange hva, uint32_t slot, Access access);
   uint32_t CountByHva(Hva point) const;
 
@@ -219,6 +202,57 @@ class MappingTable {
   Tree host_by_hva_{btree::PlainPolicy(), &arena_};
   HvaIndex guest_by_hva_{&arena_};
 };
+
+// A mapping on its way into a table. The ways to its places in the indexes are found
+// first, so that the processor fetches what is there while other work is done.
+//
+// Nothing may change the table between the beginning and `Insert`.
+//
+// Example:
+//   MappingTable::Insertion insertion(table, gpa, hva);
+//   ...  // find an IOVA for it
+//   insertion.FetchGpa();
+//   insertion.SetIova(iova);
+//   if (!insertion.MeetsGpa()) insertion.Insert(Mapping(...));
+class MappingTable::Insertion {
+ public:
+  // Of guest memory if there is a `gpa`, else of host-only memory.
+  Insertion(MappingTable& table, std::optional<GpaRange> gpa, Hva hva);
+  Insertion(const Insertion&) = delete;
+  Insertion& operator=(const Insertion&) = delete;
+
+  // Finds the way to its IOVA.
+  void SetIova(Iova first) { table_.by_iova_.Descend(first.value(), 0, iova_path_); }
+  // Starts to fetch what `MeetsGpa` reads, some time before it.
+  void FetchGpa() const {
+    if (!gpa_.has_value()) return;
+    const Tree::Position before = BeforeGpa();
+    if (before.valid()) table_.slab_.Prefetch(before.slot());
+  }
+  // Whether guest memory is mapped anywhere in the GPA range; false without one.
+  bool MeetsGpa() const { return gpa_.has_value() && table_.MeetsGpa(BeforeGpa(), *gpa_); }
+  // As MappingTable::Insert, of a mapping with that GPA range, first HVA and IOVA. Once.
+  const Mapping* Insert(Mapping mapping);
+
+ private:
+  Tree::Position BeforeGpa() const {
+    return Tree::AtOrBefore(gpa_path_.leaf, gpa_->first().value());
+  }
+
+  MappingTable& table_;
+  const std::optional<GpaRange> gpa_;
+  Tree::Path iova_path_;
+  Tree::Path gpa_path_;
+  Tree::Path host_hva_path_;
+  HvaIndex::Path guest_hva_path_;
+};
+
+inline bool MappingTable::MeetsGpa(Tree::Position before, GpaRange range) const {
+  if (before.valid() && slab_[before.slot()].gpa().last() >= range.first()) return true;
+  // Of the mapping above, its key is enough: a leaf says it, and no record is read.
+  const Tree::Position above = before.valid() ? before.Next() : by_gpa_.First();
+  return above.valid() && above.key() <= range.last().value();
+}
 
 template <typename LastOf>
 const Mapping* MappingTable::Covering(Tree::Position at, uint64_t address, LastOf last_of) const {

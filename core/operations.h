@@ -13,6 +13,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "core/mapping.h"
 #include "core/types.h"
 
@@ -65,6 +66,8 @@ struct Unmapped {
 };
 
 using OperationResult = std::variant<Mapping, Unmapped>;
+// Mostly of one.
+using OperationResults = absl::InlinedVector<OperationResult, 1>;
 
 enum class RingFormat : uint8_t { kSplit = 1, kPacked = 2 };
 

@@ -129,9 +129,8 @@ struct MapTraits {
   static auto Plan(AddressSpace& core, const Parsed& parsed) {
     return core.Update(absl::MakeConstSpan(&parsed, 1));
   }
-  static bool MayBeLarge(const std::vector<OperationResult>&) { return false; }
-  static void Write(const std::vector<OperationResult>& value, Tentative tentative,
-                    Response& response) {
+  static bool MayBeLarge(const OperationResults&) { return false; }
+  static void Write(const OperationResults& value, Tentative tentative, Response& response) {
     WriteNew(std::get<Mapping>(value.front()), tentative, *response.mutable_mapping());
   }
 };
@@ -152,9 +151,8 @@ struct UnmapTraits {
   static auto Plan(AddressSpace& core, const Parsed& parsed) {
     return core.Update(absl::MakeConstSpan(&parsed, 1));
   }
-  static bool MayBeLarge(const std::vector<OperationResult>&) { return false; }
-  static void Write(const std::vector<OperationResult>& value, Tentative tentative,
-                    Response& response) {
+  static bool MayBeLarge(const OperationResults&) { return false; }
+  static void Write(const OperationResults& value, Tentative tentative, Response& response) {
     iovad::Write(std::get<Unmapped>(value.front()), tentative, *response.mutable_result());
   }
 };
@@ -176,15 +174,14 @@ struct UpdateTraits {
     return absl::OkStatus();
   }
   static auto Plan(AddressSpace& core, const Parsed& parsed) { return core.Update(parsed); }
-  static bool MayBeLarge(const std::vector<OperationResult>& value) {
+  static bool MayBeLarge(const OperationResults& value) {
     uint64_t mappings = value.size();
     for (const OperationResult& result : value) {
       if (const auto* unmapped = std::get_if<Unmapped>(&result)) mappings += MappingsIn(*unmapped);
     }
     return mappings > kFewMappings;
   }
-  static void Write(const std::vector<OperationResult>& value, Tentative tentative,
-                    Response& response) {
+  static void Write(const OperationResults& value, Tentative tentative, Response& response) {
     response.mutable_results()->Reserve(static_cast<int>(value.size()));
     for (const OperationResult& result : value) {
       iovad::Write(result, tentative, *response.add_results());

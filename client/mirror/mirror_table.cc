@@ -22,7 +22,7 @@ absl::Status CheckNew(const MappingTable& table, const Mapping& mapping) {
     return Misfit(mapping, "overlaps another by IOVA");
   }
   if (mapping.is_guest()) {
-    if (table.ProbeGpa(mapping.gpa()).IsMapped()) return Misfit(mapping, "overlaps another by GPA");
+    if (table.IsGpaMapped(mapping.gpa())) return Misfit(mapping, "overlaps another by GPA");
   } else if (table.FindHostByHva(mapping.hva()) != nullptr) {
     return Misfit(mapping, "overlaps other host-only memory");
   }

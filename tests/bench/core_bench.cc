@@ -29,7 +29,7 @@
 namespace iovad::bench {
 namespace {
 
-constexpr int kRounds = 5;
+constexpr int kRounds = 9;
 // A batch of look-ups.
 constexpr size_t kBatch = 4096;
 

@@ -50,8 +50,8 @@ class Session {
   std::string PlanUpdate();
   // Where did the operations before the refused one go? The same plan without
   // it says so.
-  std::vector<OperationResult> AnswersBefore(const absl::Status& refusal,
-                                             absl::Span<const Operation> operations);
+  OperationResults AnswersBefore(const absl::Status& refusal,
+                                 absl::Span<const Operation> operations);
   std::string PlanAllocSvqs();
   std::string PlanFreeSvqs();
   std::string EndChange();
@@ -98,8 +98,8 @@ std::string Session::Judge(const absl::StatusOr<Planned<T>>& actual, const Verdi
   return compare(actual->value, expected.value);
 }
 
-std::vector<OperationResult> Session::AnswersBefore(const absl::Status& refusal,
-                                                    absl::Span<const Operation> operations) {
+OperationResults Session::AnswersBefore(const absl::Status& refusal,
+                                        absl::Span<const Operation> operations) {
   const bool at_the_end = ReasonOf(refusal) == Reason::kEntryBudget;
   const auto detail = DetailOf(refusal);
   const size_t count = at_the_end || !detail ? operations.size() : detail->op_index;
@@ -119,11 +119,10 @@ std::string Session::PlanUpdate() {
     operations.push_back(requests_.NextOperation(model_.newest()));
   }
   const auto actual = space_.Update(operations);
-  const std::vector<OperationResult> answered =
+  const OperationResults answered =
       actual.ok() ? actual->value : AnswersBefore(actual.status(), operations);
   const auto expected = model_.Update(operations, answered);
-  const auto compare = [&](const std::vector<OperationResult>& a,
-                           const std::vector<OperationResult>& e) -> std::string {
+  const auto compare = [&](const OperationResults& a, const OperationResults& e) -> std::string {
     if (a.size() != e.size()) return "another number of results";
     for (size_t i = 0; i < a.size(); ++i) {
       if (std::string problem = Compare(a[i], e[i]); !problem.empty()) return problem;

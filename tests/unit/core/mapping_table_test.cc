@@ -40,7 +40,7 @@ TEST(MappingTableTest, EmptyTableFindsNothing) {
   EXPECT_EQ(table.FindByIova(Iova(0)), nullptr);
   EXPECT_EQ(table.FindByGpa(Gpa(kMaxAddress)), nullptr);
   EXPECT_EQ(table.FirstFromIova(Iova(0)), nullptr);
-  EXPECT_FALSE(table.ProbeGpa(GpaRange::Whole()).IsMapped());
+  EXPECT_FALSE(table.IsGpaMapped(GpaRange::Whole()));
   EXPECT_EQ(table.FindHostByHva(HvaRange::Whole()), nullptr);
   EXPECT_EQ(table.FindBestByHva(HvaRange::Whole(), std::nullopt).best, nullptr);
 }
@@ -71,16 +71,16 @@ TEST(MappingTableTest, FindsAMappingAtItsFirstAndLastByteOnly) {
       EXPECT_EQ(table.FindByIova(Iova(c.iova - 1)), nullptr);
       EXPECT_EQ(table.FindByGpa(Gpa(c.gpa - 1)), nullptr);
       EXPECT_EQ(table.FirstFromIova(Iova(c.iova - 1)), m);
-      EXPECT_FALSE(table.ProbeGpa(GpaRange(Gpa(0), Gpa(c.gpa - 1))).IsMapped());
-      EXPECT_TRUE(table.ProbeGpa(GpaRange(Gpa(0), Gpa(c.gpa))).IsMapped());
+      EXPECT_FALSE(table.IsGpaMapped(GpaRange(Gpa(0), Gpa(c.gpa - 1))));
+      EXPECT_TRUE(table.IsGpaMapped(GpaRange(Gpa(0), Gpa(c.gpa))));
       EXPECT_EQ(table.FindBestByHva(Hvas(c.hva - 1, c.hva), std::nullopt).covering, 0u);
     }
     if (c.iova + (c.size - 1) < kMaxAddress) {
       EXPECT_EQ(table.FindByIova(Iova(c.iova + c.size)), nullptr);
       EXPECT_EQ(table.FindByGpa(Gpa(c.gpa + c.size)), nullptr);
       EXPECT_EQ(table.FirstFromIova(Iova(c.iova + c.size)), nullptr);
-      EXPECT_FALSE(table.ProbeGpa(GpaRange(Gpa(c.gpa + c.size), Gpa(kMaxAddress))).IsMapped());
-      EXPECT_TRUE(table.ProbeGpa(GpaRange(Gpa(c.gpa + c.size - 1), Gpa(kMaxAddress))).IsMapped());
+      EXPECT_FALSE(table.IsGpaMapped(GpaRange(Gpa(c.gpa + c.size), Gpa(kMaxAddress))));
+      EXPECT_TRUE(table.IsGpaMapped(GpaRange(Gpa(c.gpa + c.size - 1), Gpa(kMaxAddress))));
     }
     EXPECT_EQ(table.FindById(MappingId(7)), m);
     EXPECT_EQ(table.FindById(MappingId(6)), nullptr);
@@ -351,10 +351,14 @@ class TableModelTest : public testing::Test {
       ASSERT_EQ(table_.FindByGpa(gpas[i]), gpa);
       ASSERT_EQ(table_.FirstFromIova(iovas[i]), next_iova);
       const Gpa next_first = next_gpa == nullptr ? Gpa(kMaxAddress) : next_gpa->gpa().first();
-      ASSERT_EQ(table_.ProbeGpa(GpaRange(gpas[i], std::max(gpas[i], next_first))).IsMapped(),
-                next_gpa != nullptr);
+      const GpaRange up_to_next(gpas[i], std::max(gpas[i], next_first));
+      ASSERT_EQ(table_.IsGpaMapped(up_to_next), next_gpa != nullptr);
+      MappingTable::Insertion insertion(table_, up_to_next, points[i]);
+      insertion.FetchGpa();
+      ASSERT_EQ(insertion.MeetsGpa(), next_gpa != nullptr);
+      ASSERT_FALSE(MappingTable::Insertion(table_, std::nullopt, points[i]).MeetsGpa());
       if (next_first > gpas[i]) {
-        ASSERT_FALSE(table_.ProbeGpa(GpaRange(gpas[i], Gpa(next_first.value() - 1))).IsMapped());
+        ASSERT_FALSE(table_.IsGpaMapped(GpaRange(gpas[i], Gpa(next_first.value() - 1))));
       }
       const HvaMatch expected = ExpectedBest(hvas[i], wanted[i]);
       const HvaMatch one = table_.FindBestByHva(hvas[i], wanted[i]);

@@ -72,9 +72,9 @@ Revision ReferenceSpace::Touch() {
   return newest().revision;
 }
 
-Verdict<std::vector<OperationResult>> ReferenceSpace::Update(
-    absl::Span<const Operation> operations, absl::Span<const OperationResult> actual) {
-  Verdict<std::vector<OperationResult>> verdict;
+Verdict<OperationResults> ReferenceSpace::Update(absl::Span<const Operation> operations,
+                                                 absl::Span<const OperationResult> actual) {
+  Verdict<OperationResults> verdict;
   const auto refuse = [&](Refusal refusal, size_t i) {
     refusal.op_index = static_cast<uint32_t>(i);
     verdict.refusal = std::move(refusal);

@@ -69,8 +69,8 @@ class ReferenceSpace {
 
   // `actual` holds what the implementation answered to the operations, or to
   // those before the one that it refused.
-  Verdict<std::vector<OperationResult>> Update(absl::Span<const Operation> operations,
-                                               absl::Span<const OperationResult> actual);
+  Verdict<OperationResults> Update(absl::Span<const Operation> operations,
+                                   absl::Span<const OperationResult> actual);
   Verdict<std::vector<Svq>> AllocSvqs(absl::Span<const SvqSpec> specs);
   Verdict<Unmapped> FreeSvqs(absl::Span<const SvqId> ids);
   Revision Touch();
