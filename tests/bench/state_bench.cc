@@ -229,7 +229,7 @@ uint64_t Export(const Connection& iovad) {
 
 int Main(int argc, char** argv) {
   uint64_t count = 1'000'000;
-  int rounds = 5;
+  int rounds = 9;
   std::string json_file;
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--smoke") == 0) {
