@@ -96,6 +96,9 @@ class BPlusTreeChecker {
       summary = std::max(summary, child);
       if (Policy::kRunning && inner->running.get(i) != summary) Fail() << "running summary";
     }
+    for (int i = inner->count; Policy::kRunning && i < InnerNode::kKeys; ++i) {
+      if (inner->running.get(i) != kMaxAddress) Fail() << "unused running summary";
+    }
     return summary;
   }
 

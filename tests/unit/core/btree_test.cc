@@ -43,6 +43,9 @@ struct Length {
   static constexpr bool kRunning = false;
   static uint64_t Summary(uint64_t key, uint64_t end) { return end - key; }
 };
+struct RunningLength : Length {
+  static constexpr bool kRunning = true;
+};
 
 template <typename Policy>
 std::string Problems(const BPlusTree<Policy>& tree) {
@@ -221,7 +224,8 @@ class ModelTest : public testing::Test {
   std::map<Key, uint64_t> model_;
 };
 
-using Policies = testing::Types<SmallPlain, PlainPolicy, Overlap, LargeOverlap, Length>;
+using Policies =
+    testing::Types<SmallPlain, PlainPolicy, Overlap, LargeOverlap, Length, RunningLength>;
 TYPED_TEST_SUITE(ModelTest, Policies);
 
 TYPED_TEST(ModelTest, RandomOperations) {
@@ -294,9 +298,14 @@ TEST(BPlusTreeTest, FindsLeavesSideBySide) {
   }
 }
 
-TEST(BPlusTreeTest, SearchesBySummaryAgainstAScan) {
+template <typename Policy>
+class BPlusTreeSearchTest : public testing::Test {};
+using LengthPolicies = testing::Types<Length, RunningLength>;
+TYPED_TEST_SUITE(BPlusTreeSearchTest, LengthPolicies);
+
+TYPED_TEST(BPlusTreeSearchTest, AnswersAsAScanDoes) {
   RandomSource random;
-  BPlusTree<Length> tree;
+  BPlusTree<TypeParam> tree;
   std::map<uint64_t, uint64_t> model;
   for (uint64_t i = 0; i < ScaledOps(20'000); ++i) {
     const uint64_t key = random.Below(2'000) * 16;
@@ -316,7 +325,7 @@ TEST(BPlusTreeTest, SearchesBySummaryAgainstAScan) {
       const uint64_t highest = std::next(it) == model.end() ? 40'000 : std::next(it)->first - 1;
       const uint64_t new_key = random.Between(lowest, highest);
       const uint64_t new_end = new_key + random.Below(8);
-      BPlusTree<Length>::Path path;
+      typename BPlusTree<TypeParam>::Path path;
       tree.Descend(old_key, 0, path);
       ASSERT_TRUE(tree.Seek(path, old_key, 0));
       tree.SetRange(path, new_key, new_end);
