@@ -331,7 +331,6 @@ class AddressSpace {
 
   // address_space_map.cc
   absl::Status CheckMapShape(const MapSpec& spec) const;
-  bool IsWellFormed(const MapSpec& spec) const;
   // The answer is in the table.
   absl::StatusOr<const Mapping*> PlanMap(const MapSpec& spec, Revision revision,
                                          SvqId svq = SvqId(0));

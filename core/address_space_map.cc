@@ -43,17 +43,7 @@ absl::Status AddressSpace::CheckShape(const Operation& operation) const {
   return map == nullptr ? absl::OkStatus() : CheckMapShape(*map);
 }
 
-// What `CheckMapShape` finds nothing wrong with, told at once.
-bool AddressSpace::IsWellFormed(const MapSpec& spec) const {
-  const uint64_t gpa = spec.gpa.value_or(Gpa(0)).value();
-  const uint64_t hva = spec.hva.value();
-  const uint64_t iova = spec.iova.value_or(Iova(0)).value();
-  return spec.size != 0 && spec.size - 1 <= kMaxAddress - std::max({gpa, hva, iova}) &&
-         ((gpa | hva | iova | spec.size) & (options_.page_size - 1)) == 0 && spec.label.empty();
-}
-
 absl::Status AddressSpace::CheckMapShape(const MapSpec& spec) const {
-  if (IsWellFormed(spec)) return absl::OkStatus();
   if (spec.size == 0) {
     return MakeError({.reason = Reason::kEmptyRange},
                      absl::StrCat(Prefix(), "size is 0; a mapping holds at least one page of ",

@@ -216,7 +216,7 @@ class BPlusTree {
   // --- Changes ------------------------------------------------------------
 
   // Finds the leaf of (key, slot) and starts to fetch its memory.
-  void Descend(uint64_t key, uint32_t slot, Path& path) {
+  void Descend(uint64_t key, uint32_t slot, Path& path) const {
     void* node = root_;
     path.height = height_;
     for (int level = 0; level < height_; ++level) {
@@ -251,7 +251,7 @@ class BPlusTree {
   }
   // Sets the path to the last entry whose key is not above `key`, for which it
   // was descended. False when there is none. Trees without duplicates only.
-  bool SeekAtOrBefore(Path& path, uint64_t key) {
+  bool SeekAtOrBefore(Path& path, uint64_t key) const {
     path.index = path.leaf->UpperBound(key) - 1;
     if (path.index >= 0) return true;
     const LeafNode* previous = path.leaf->previous;
@@ -345,18 +345,13 @@ class BPlusTree {
     return largest;
   }
 
-  // Where a search begins: the way to a leaf.
-  struct Edge {
-    const InnerNode* nodes[kMaxHeight];
-    int children[kMaxHeight];
-    const LeafNode* leaf;
-
-    // Whether what the way goes through below the node at `level` can have an answer.
-    bool MayHave(int level, uint64_t least) const {
-      return level < 0 || nodes[level]->summaries.values[children[level]] >= least;
-    }
-  };
-  Edge EdgeAt(uint64_t key) const;
+  // Whether what the path goes through below its node at `level` can have an answer; -1 is
+  // above the root.
+  static bool MayHave(const Path& path, int level, uint64_t least) {
+    if (level < 0) return true;
+    const auto& step = path.steps[level];
+    return step.node->summaries.values[step.child] >= least;
+  }
   // The first entry of `leaf` from index `i` on whose summary is at least `least`, or the
   // count; the last one up to `i`, or -1.
   int FirstWith(const LeafNode& leaf, int i, uint64_t least) const {

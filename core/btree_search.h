@@ -7,20 +7,6 @@
 
 namespace iovad::btree {
 
-template <typename Policy>
-auto BPlusTree<Policy>::EdgeAt(uint64_t key) const -> Edge {
-  Edge edge;
-  const void* node = root_;
-  for (int level = 0; level < height_; ++level) {
-    const auto* inner = static_cast<const InnerNode*>(node);
-    edge.nodes[level] = inner;
-    edge.children[level] = inner->ChildFor(key, 0);
-    node = inner->children[edge.children[level]];
-  }
-  edge.leaf = static_cast<const LeafNode*>(node);
-  return edge;
-}
-
 // Both searches look into the leaf at the edge of what they may look at, then go up to
 // the first node with a child further on that has an answer, and down to it: every child
 // chosen there has one.
@@ -28,20 +14,21 @@ template <typename Policy>
 auto BPlusTree<Policy>::FindFirst(uint64_t from, uint64_t least, SearchCost* cost) const
     -> Position {
   static_assert(Policy::kSummary && !Policy::kDuplicates);
-  const Edge edge = EdgeAt(from);
+  Path path;
+  Descend(from, 0, path);
   if (cost != nullptr) cost->nodes += static_cast<uint64_t>(height_) + 1;
-  const LeafNode* leaf = edge.leaf;
+  const LeafNode* leaf = path.leaf;
   int i = leaf->UpperBound(from);
   const Position over = Before(leaf, i);
   if (over.valid() && over.end() >= from && policy_.Summary(from, over.end()) >= least) return over;
-  if (edge.MayHave(height_ - 1, least)) {
+  if (MayHave(path, height_ - 1, least)) {
     i = FirstWith(*leaf, i, least);
     if (i < leaf->count) return Position(leaf, i);
   }
   for (int level = height_ - 1; level >= 0; --level) {
-    if (!edge.MayHave(level - 1, least)) continue;
-    const InnerNode* inner = edge.nodes[level];
-    const int child = inner->FirstWith(edge.children[level] + 1, least);
+    if (!MayHave(path, level - 1, least)) continue;
+    const InnerNode* inner = path.steps[level].node;
+    const int child = inner->FirstWith(path.steps[level].child + 1, least);
     if (cost != nullptr) ++cost->nodes;
     if (child >= inner->count) continue;
     const void* node = inner->children[child];
@@ -60,27 +47,24 @@ auto BPlusTree<Policy>::FindFirst(uint64_t from, uint64_t least, SearchCost* cos
 template <typename Policy>
 auto BPlusTree<Policy>::FindLast(uint64_t to, uint64_t least, SearchCost* cost) const -> Position {
   static_assert(Policy::kSummary && !Policy::kDuplicates);
-  Edge edge = EdgeAt(to);
-  if (cost != nullptr) cost->nodes += static_cast<uint64_t>(height_) + 1;
-  int i = edge.leaf->UpperBound(to) - 1;
-  if (i < 0) {
-    // The last one that begins at or below `to` is in the leaf before.
-    if (edge.leaf->previous == nullptr) return Position();
-    i = edge.leaf->previous->count - 1;
-    edge = EdgeAt(edge.leaf->previous->keys[i]);
-    if (cost != nullptr) cost->nodes += static_cast<uint64_t>(height_) + 1;
-  }
-  const LeafNode* leaf = edge.leaf;
+  Path path;
+  Descend(to, 0, path);
+  const LeafNode* leaf = path.leaf;
+  if (!SeekAtOrBefore(path, to)) return Position();
+  const int descents = path.leaf == leaf ? 1 : 2;
+  if (cost != nullptr) cost->nodes += static_cast<uint64_t>(descents * (height_ + 1));
+  leaf = path.leaf;
+  int i = path.index;
   const uint64_t end = std::min(leaf->ends.values[i], to);
   if (policy_.Summary(leaf->keys[i], end) >= least) return Position(leaf, i);
-  if (edge.MayHave(height_ - 1, least)) {
+  if (MayHave(path, height_ - 1, least)) {
     i = LastWith(*leaf, i - 1, least);
     if (i >= 0) return Position(leaf, i);
   }
   for (int level = height_ - 1; level >= 0; --level) {
-    if (!edge.MayHave(level - 1, least)) continue;
-    const InnerNode* inner = edge.nodes[level];
-    const int child = inner->LastWith(edge.children[level] - 1, least);
+    if (!MayHave(path, level - 1, least)) continue;
+    const InnerNode* inner = path.steps[level].node;
+    const int child = inner->LastWith(path.steps[level].child - 1, least);
     if (cost != nullptr) ++cost->nodes;
     if (child < 0) continue;
     const void* node = inner->children[child];

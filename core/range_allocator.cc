@@ -97,12 +97,6 @@ bool RangeAllocator::IsFree(IovaRange range) const {
   return at.valid() && at.end() >= range.last().value();
 }
 
-RangeAllocator::Tree::Position RangeAllocator::FirstGapAt(Iova address) const {
-  const Tree::Position at = gaps_.FindAtOrBefore(address.value());
-  if (!at.valid()) return gaps_.First();
-  return at.end() >= address.value() ? at : at.Next();
-}
-
 uint64_t RangeAllocator::UsableBytes(Tree::Position gap, IovaRange within) const {
   if (!gap.valid()) return 0;
   const std::optional<IovaRange> clipped = Gap(gap).Intersect(within);
@@ -168,7 +162,7 @@ std::optional<IovaRange> RangeAllocator::FindHighest(uint64_t size, IovaRange wi
 }
 
 std::optional<IovaRange> RangeAllocator::LargestFree(IovaRange within) const {
-  const Tree::Position first = FirstGapAt(within.first());
+  const Tree::Position first = gaps_.FindFirst(within.first().value(), 0);
   if (!first.valid() || first.key() > within.last().value()) return std::nullopt;
   const Tree::Position last = gaps_.FindAtOrBefore(within.last().value());
   // The gaps at the edges may be clipped; those between are not.

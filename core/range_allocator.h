@@ -79,8 +79,8 @@ class RangeAllocator {
   // ascending, until it returns false.
   template <typename F>
   void ForEachFree(IovaRange within, F&& f) const {
-    for (auto at = FirstGapAt(within.first()); at.valid() && at.key() <= within.last().value();
-         at = at.Next()) {
+    for (auto at = gaps_.FindFirst(within.first().value(), 0);
+         at.valid() && at.key() <= within.last().value(); at = at.Next()) {
       if (!f(*Gap(at).Intersect(within))) return;
     }
   }
@@ -117,8 +117,6 @@ class RangeAllocator {
   using Tree = btree::BPlusTree<GapPolicy>;
 
   static IovaRange Gap(Tree::Position at) { return IovaRange(Iova(at.key()), Iova(at.end())); }
-  // The gap that holds `address`, else the next one above.
-  Tree::Position FirstGapAt(Iova address) const;
   // Clips to `within` and counts whole granules.
   uint64_t UsableBytes(Tree::Position gap, IovaRange within) const;
 
