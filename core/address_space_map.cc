@@ -51,18 +51,16 @@ absl::Status AddressSpace::CheckMapShape(const MapSpec& spec) const {
   }
   struct Part {
     const char* name;
-    std::optional<uint64_t> first;
+    uint64_t first;
   };
-  const Part parts[] = {
-      {"gpa", spec.gpa ? std::optional(spec.gpa->value()) : std::nullopt},
-      {"hva", spec.hva.value()},
-      {"iova", spec.iova ? std::optional(spec.iova->value()) : std::nullopt},
-  };
+  // What is not given counts as 0, with which nothing is wrong.
+  const Part parts[] = {{"gpa", spec.gpa.value_or(Gpa(0)).value()},
+                        {"hva", spec.hva.value()},
+                        {"iova", spec.iova.value_or(Iova(0)).value()}};
   for (const Part& part : parts) {
-    if (!part.first.has_value()) continue;
-    if (spec.size - 1 > kMaxAddress - *part.first) {
+    if (spec.size - 1 > kMaxAddress - part.first) {
       return MakeError({.reason = Reason::kRangeWraps},
-                       absl::StrCat(Prefix(), part.name, " ", Hex(*part.first), " plus size ",
+                       absl::StrCat(Prefix(), part.name, " ", Hex(part.first), " plus size ",
                                     Hex(spec.size), " goes beyond 2^64 - 1"));
     }
   }
@@ -74,9 +72,7 @@ absl::Status AddressSpace::CheckMapShape(const MapSpec& spec) const {
                      " is not a multiple of the space's page size ", Hex(options_.page_size)));
   };
   for (const Part& part : parts) {
-    if (part.first.has_value() && (*part.first & mask) != 0) {
-      return unaligned(part.name, *part.first);
-    }
+    if ((part.first & mask) != 0) return unaligned(part.name, part.first);
   }
   if ((spec.size & mask) != 0) return unaligned("size", spec.size);
   if (!spec.label.empty() && !IsValidLabel(spec.label)) {
